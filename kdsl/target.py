@@ -1,0 +1,57 @@
+"""What a machine offers the compiler: kind, vector bytes, registers, cache bytes. A leaf: imports nothing else from kdsl."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine to compile for. Sizes in bytes, per core (CPU) or per block (GPU)."""
+
+    kind: str  # "cpu" | "cuda" | "emulator"
+    level: str  # "x86-64-v4" | "x86-64-v3" | "arm64" | "sm_80" …
+    vector_bytes: int = 64
+    vector_registers: int = 32
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 1024 * 1024
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.level}"
+
+    def lanes(self, element_bytes: int) -> int:
+        """How many elements one vector holds."""
+        return max(1, self.vector_bytes // max(1, element_bytes))
+
+
+LEVELS = {
+    "x86-64-v4": Target("cpu", "x86-64-v4", 64, 32, 48 * 1024, 1024 * 1024),
+    "x86-64-v3": Target("cpu", "x86-64-v3", 32, 16, 32 * 1024, 512 * 1024),
+    "arm64": Target("cpu", "arm64", 16, 32, 64 * 1024, 512 * 1024),
+}
+
+
+@lru_cache
+def host_level() -> str:
+    """The best level this machine runs."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm64"
+    flags = ""
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as f:
+            flags = next((line for line in f if line.startswith("flags")), "")
+    return "x86-64-v4" if all(f" {x}" in flags for x in ("avx512f", "avx512bw", "avx512dq", "avx512vl")) else "x86-64-v3"
+
+
+def parse_target(text: str) -> Target:
+    """The Target that `cpu`, `cpu:LEVEL`, `cuda`, `cuda:sm_90` or `emulator` names; ValueError for anything else."""
+    kind, _, level = text.partition(":")
+    if kind == "cpu" and (level or host_level()) in LEVELS:
+        return LEVELS[level or host_level()]
+    if kind in ("cuda", "emulator"):
+        return Target(kind, level or "sm_80", 16, 255, 0, 96 * 1024)
+    raise ValueError(f"no target is called {text!r}; there are cpu, cpu:{', cpu:'.join(LEVELS)}, cuda, cuda:sm_XX and emulator")
