@@ -1,12 +1,13 @@
 """The element types: names, bytes, NumPy twins, classes, and promotion.
 
 A leaf: imports nothing else from kdsl. Read next: ir/tensor.py.
-A DType is written `f32`; `f32["N", 64]` is a tensor type (the language adds that to it, see `TensorType`).
+A DType is written `f32`; `f32["N", 64]` is a type as users write it (TypeSpec): an annotation, or an argument ahead of time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -40,11 +41,60 @@ class DType:
     def compute(self) -> DType:
         return f32 if self.name in ("f16", "bf16") else self
 
+    def admits(self, dtype: DType) -> bool:
+        """As an annotation: whether a tensor may have this dtype."""
+        return dtype is self
+
+    def __getitem__(self, shape: Any) -> TypeSpec:
+        return TypeSpec.of(self, shape)
+
     def __repr__(self) -> str:
         return self.name
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+@dataclass(frozen=True)
+class DTypeClass:
+    """In an annotation: any dtype of these kinds. kd.floating, kd.integer, kd.any."""
+
+    name: str
+    kinds: frozenset[str]
+
+    def admits(self, dtype: DType) -> bool:
+        return dtype.kind in self.kinds
+
+    def __getitem__(self, shape: Any) -> TypeSpec:
+        return TypeSpec.of(self, shape)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class TypeSpec:
+    """A type as users write it: kd.f32[4096, 1024], kd.f32["N", 64], kd.floating[..., "D"].
+
+    A number is a fixed size, a name one that is known at the call; `leading` allows any number of further axes in front.
+    """
+
+    dtype: DType | DTypeClass
+    shape: tuple[int | str, ...]
+    leading: bool = False
+
+    @staticmethod
+    def of(dtype: DType | DTypeClass, shape: Any) -> TypeSpec:
+        axes = shape if isinstance(shape, tuple) else (shape,)
+        leading = bool(axes) and axes[0] is Ellipsis
+        axes = axes[1:] if leading else axes
+        for n in axes:
+            if not (isinstance(n, str) and n.isidentifier()) and not (isinstance(n, (int, np.integer)) and n >= 0):
+                raise TypeError(f"{dtype}[…] takes sizes, names and a leading ..., not {n!r}")
+        return TypeSpec(dtype, tuple(n if isinstance(n, str) else int(n) for n in axes), leading)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}[{', '.join((['...'] if self.leading else []) + [repr(n) for n in self.shape])}]"
 
 
 bool_ = DType("bool", np.dtype(np.bool_), "bool")
@@ -54,6 +104,10 @@ f16 = DType("f16", np.dtype(np.float16), "floating")
 bf16 = DType("bf16", np.dtype(ml_dtypes.bfloat16), "floating")
 f32 = DType("f32", np.dtype(np.float32), "floating")
 f64 = DType("f64", np.dtype(np.float64), "floating")
+
+floating = DTypeClass("floating", frozenset({"floating"}))
+integer = DTypeClass("integer", frozenset({"signed", "unsigned"}))
+any_ = DTypeClass("any", frozenset({"bool", "signed", "unsigned", "floating"}))
 
 ALL = (bool_, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64)
 BY_NAME = {d.name: d for d in ALL}
