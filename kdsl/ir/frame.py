@@ -1,0 +1,153 @@
+"""Plans: what one kernel computes and how it walks over its data. Records only: transforms/ decides, schedule/ carries out.
+
+In:  nothing.  Out: the records between grouping (transforms/group.py) and the schedules (schedule/program.py).
+Inside a plan every axis of every value is a tuple of *letters*, outermost first: () for an axis of extent 1, two letters for
+an axis that a reshape made of two. A broadcast, a permutation and a reshape that splits or merges whole axes vanish into
+letters; an axis that is read at other places than it is looped over (sliced, padded, windowed, gathered) has a letter of its
+own there, which is nobody's loop. Two axes that are walked as one long axis have one letter: the first of them then has ()
+although its extent is not 1, and the letter counts through both (`joined_axes`).
+Read before: ir/tensor.py. Read next: transforms/letters.py, transforms/group.py, schedule/program.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Function, Shape, Value
+
+Letter = int
+Axes = tuple[tuple[Letter, ...], ...]  # for each axis its letters
+
+
+class Illegal(Exception):
+    """These equations cannot share a kernel; the message says why, with numbers, in the words of explain()."""
+
+
+@dataclass(frozen=True, eq=False)
+class Letters:
+    """The letters of the axes: one entry for a computed value, one for each *use* of an input (equation, operand number)."""
+
+    values: dict[Value, Axes]
+    uses: dict[tuple[Equation, int], Axes]
+    size: dict[Letter, Extent]
+
+    def of(self, equation: Equation, operand: int) -> Axes:
+        """The letters of an operand where this equation reads it."""
+        value = equation.operands[operand]
+        found = self.values.get(value)  # type: ignore[arg-type]
+        return self.uses[equation, operand] if found is None else found
+
+
+@dataclass(eq=False)
+class Plan:
+    """What every kind of plan says. `equations` are in program order and may repeat cheap ones of other plans."""
+
+    name: str
+    equations: tuple[Equation, ...]
+    inputs: tuple[Value, ...]  # values in memory that it reads
+    outputs: tuple[Value, ...]  # values of its equations that it writes
+    letters: Letters
+    kind: str = "kernel"  # "kernel" | "packing" | "finisher"
+    notes: tuple[str, ...] = ()
+    bytes: Extent = 0  # inputs and outputs, each element once
+    operations: Extent = 0  # elementary operations of one run
+
+
+@dataclass(eq=False)
+class RowPlan(Plan):
+    """Maps and folds: rows in any order, and for each row some passes along the line.
+
+    Parallel over blocks of the first row letter, streams over the others; then, for each row, `passes` walks over the line.
+    A value is known in pass `when[value]` (line values) or before it (row values, which have no line letter)."""
+
+    rows: tuple[Letter, ...] = ()  # letters of the outer loops, outermost first
+    line: tuple[Letter, ...] = ()  # letters of the passes, innermost last; folds used inside drop exactly these
+    lane: Letter | None = None  # the letter that lies along the vectors: the last of `line`, or the last of `rows`
+    passes: int = 1
+    when: dict[Value, int] = field(default_factory=dict)
+    kept: tuple[Value, ...] = ()  # line values that wait in near memory, or in the output that replaces them, between passes
+    partial: dict[Equation, Value] = field(default_factory=dict)  # folds over rows (or blocks of the line): where the blocks' parts go
+    block_count: int = 1  # of partial folds: how many parts there are
+
+
+@dataclass(eq=False)
+class ScatterPlan(Plan):
+    """SCATTER_ADD or SCATTER_ALONG: owners of the other axes add the updates in order. Maps that feed it come along."""
+
+    scatter: Equation | None = None
+
+
+@dataclass(eq=False)
+class SortPlan(Plan):
+    """One SORT, ARGSORT or SEARCHSORTED by itself."""
+
+
+@dataclass(eq=False)
+class DotPlan(Plan):
+    """Contractions with maps and row folds around and between them; transforms/plan_dots.py fills `frame` with its findings."""
+
+    frame: Any = None
+
+
+@dataclass(eq=False)
+class Refusal:
+    """Two groups that were not merged: their names and why."""
+
+    first: str
+    second: str
+    reason: str
+
+
+@dataclass(eq=False)
+class IndexCheck:
+    """An index tensor whose values must lie in -extent … extent-1: its largest and least value are hidden results of the program."""
+
+    extent: Extent
+    largest: Value
+    least: Value
+    location: Any = None
+
+
+@dataclass(eq=False)
+class Grouping:
+    """A program as plans in launch order.
+
+    `results` are the function's results (each a value that some plan writes, each once), then the values of `checks`.
+    `aliases`: values that are the same memory as another value under another shape. `strides`: of parameters that are not
+    C-contiguous, in elements."""
+
+    function: Function
+    plans: tuple[Plan, ...]
+    results: tuple[Value, ...]
+    aliases: dict[Value, Value] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    checks: tuple[IndexCheck, ...] = ()
+    strides: Mapping[Value, Shape] = field(default_factory=dict)
+
+
+def joined_axes(axes: Axes, shape: Shape, size: Mapping[Letter, Extent]) -> list[tuple[list[int], tuple[Letter, ...]]]:
+    """Which neighbouring axes are walked as one: (axis numbers, their letters) with one index for each entry."""
+    out: list[tuple[list[int], tuple[Letter, ...]]] = []
+    numbers: list[int] = []
+    letters: tuple[Letter, ...] = ()
+    elements: Extent = 1
+    walked: Extent = 1
+    for i, axis in enumerate(axes):
+        numbers.append(i)
+        letters += axis
+        elements = elements * shape[i]
+        for x in axis:
+            walked = walked * size[x]
+        if walked == elements:
+            out.append((numbers, letters))
+            numbers, letters, elements, walked = [], (), 1, 1
+    assert not numbers, "the letters of a value do not cover its axes"
+    return out
+
+
+def flat(axes: Axes) -> tuple[Letter, ...]:
+    """All letters of a value, outermost first."""
+    return tuple(x for axis in axes for x in axis)
