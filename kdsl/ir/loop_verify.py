@@ -1,0 +1,281 @@
+"""The invariants of the loop IR, checked after every stage that makes or changes a program.
+
+In:  a Program.  Out: nothing, or a LoopError that names the kernel, the statement and what clashes.
+    names      defined once, above their use, of one type; sizes are passed to the kernel that mentions them
+    tiles      shapes and dtypes fit; no tile is f16 or bf16; a carry keeps its type
+    memory     an unchecked index is provably inside (ir/ranges.py); what is read was written above or is an argument
+    races      a Store in a Parallel loop depends on its index (which elements meet, the interpreter finds out)
+Read before: ir/loops.py. Read next: ir/interpreter.py, which checks while running what cannot be seen here.
+"""
+
+from __future__ import annotations
+
+from kdsl.dtypes import DType
+from kdsl.ir import loops as ir
+from kdsl.ir.interpreter_memory import LoopError
+from kdsl.ir.loop_types import check_types
+from kdsl.ir.ranges import Ranges
+from kdsl.ir.sizes import Extent, Size, names_in
+
+Type = tuple[ir.TileShape, DType]
+
+
+def verify_loops(program: ir.Program) -> None:
+    """Raise LoopError unless all invariants hold."""
+    names = [b.name for b in program.buffers]
+    _require(len(set(names)) == len(names), f"{program.name}: two buffers have one name")
+    written = {b for b in program.buffers if b.role in ("argument", "constant")}
+    for kernel in program.kernels:
+        _require(set(kernel.buffers) <= set(program.buffers), f"{kernel.name} has a buffer that the program lacks")
+        _require(set(kernel.sizes) <= set(program.sizes), f"{kernel.name} has a size that the program lacks")
+        _Kernel(kernel, written).verify()
+    for buffer in program.buffers:
+        _require(buffer.role != "result" or buffer in written, f"{program.name}: no kernel writes the result {buffer.name}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise LoopError(message)
+
+
+class _Kernel:
+    """One walk over a kernel with what is known at each place."""
+
+    def __init__(self, kernel: ir.Kernel, written: set[ir.Buffer]) -> None:
+        self.kernel, self.written = kernel, written
+        self.sizes = frozenset(kernel.sizes)
+        self.ranges = Ranges(self.sizes)
+        self.types: dict[str, Type] = {}  # Lets and carries in scope
+        self.taken: set[str] = set()  # every name ever defined
+        self.near: dict[ir.Near, bool] = {}  # near memory in scope, and whether it has been written
+        self.parallel: list[str] = []
+        self.depends: dict[str, set[str]] = {}  # the Parallel indices on which a name depends
+        self.unreachable = False
+
+    def verify(self) -> None:
+        for buffer in self.kernel.buffers:
+            for extent in (*buffer.shape, *buffer.strides):
+                self.require(names_in(extent) <= self.sizes, f"{buffer.name} has the extent {extent}, which is no size of it")
+        self.body(self.kernel.body, top=True)
+
+    def require(self, holds: bool, message: str) -> None:
+        if not holds:
+            raise LoopError(f"{self.kernel.name}: {message}")
+
+    # --- statements ------------------------------------------------------------------------------------------------------
+    def body(self, statements: tuple[ir.Statement, ...], top: bool = False) -> None:
+        for position, statement in enumerate(statements):
+            if isinstance(statement, ir.Parallel):
+                self.require(top, f"the parallel loop {statement.index} is not outermost")
+                last = position == len(statements) - 1
+                self.require(last, f"statements follow the parallel loop {statement.index}")
+                self.require(all(isinstance(s, ir.Let) for s in statements[:-1]), "more than Lets stand before a parallel loop")
+            getattr(self, "on_" + type(statement).__name__)(statement)
+
+    def on_Parallel(self, loop: ir.Parallel) -> None:
+        self.index(loop.lo, loop.hi)
+        self.require(loop.tile > 0, f"{loop.index} goes in steps of {loop.tile}")
+        self.define_index(loop.index)
+        if not (isinstance(loop.lo, int) and isinstance(loop.hi, int) and loop.hi - loop.lo <= loop.tile):
+            self.parallel.append(loop.index)
+        self.depends[loop.index] = {loop.index}
+        self.inner(loop, loop.body, top=True)
+
+    def on_Stream(self, loop: ir.Stream) -> None:
+        self.index(loop.lo, loop.hi)
+        self.require(loop.tile > 0 and loop.order in ("any", "forward", "backward"), f"the stream {loop.index} is malformed")
+        self.define_index(loop.index)
+        self.depends[loop.index] = self.dependence(loop.lo) | self.dependence(loop.hi)
+        for carry in loop.carries:
+            self.tiles(carry.init)
+        for carry in loop.carries:
+            self.define(carry.name)
+            self.types[carry.name] = (tuple(carry.init.shape), carry.init.dtype)
+            same = (tuple(carry.next.shape), carry.next.dtype) == self.types[carry.name]
+            self.require(same, f"{carry.name} starts as {_type(carry.init)} and goes on as {_type(carry.next)}")
+        self.inner(loop, loop.body, after=loop.carries)
+
+    def inner(self, loop: ir.Parallel | ir.Stream, body: tuple[ir.Statement, ...], top: bool = False, after: tuple[ir.Carry, ...] = ()) -> None:
+        """A loop's body in a scope of its own; `after` are the carries whose next tiles are seen at its end."""
+        outer = dict(self.types), dict(self.near), self.unreachable
+        self.ranges.add_loop(loop.index, loop.lo, loop.hi, loop.tile)
+        never = isinstance(loop.lo, int) and isinstance(loop.hi, int) and loop.lo >= loop.hi
+        self.unreachable = self.unreachable or never
+        self.body(body, top)
+        self.tiles(*(c.next for c in after))
+        written = {n for n, done in self.near.items() if done}
+        self.types, near, self.unreachable = outer
+        self.types.update((c.name, (tuple(c.init.shape), c.init.dtype)) for c in after)
+        self.near = {n: done or n in written for n, done in near.items()}
+        del self.ranges.bounds[loop.index]
+
+    def on_If(self, statement: ir.If) -> None:
+        self.tiles(statement.condition)
+        self.require(_type(statement.condition) == "bool[]", f"a condition is {_type(statement.condition)}, not bool[]")
+        types, near = dict(self.types), dict(self.near)
+        parallel, self.parallel = self.parallel, []  # the condition may choose one iteration
+        self.body(statement.body)
+        self.parallel = parallel
+        self.types, self.near = types, {n: self.near[n] for n in near}
+
+    def on_Let(self, statement: ir.Let) -> None:
+        self.tiles(statement.tile)
+        self.define(statement.name)
+        self.types[statement.name] = tuple(statement.tile.shape), statement.tile.dtype
+        self.depends[statement.name] = set(self.parallel)
+        limits = limits_of(statement.tile) if statement.tile.dtype.is_integer and not statement.tile.shape else (None, None)
+        if limits[0] is not None and limits[1] is not None:
+            self.ranges.add(statement.name, limits[0], limits[1])
+
+    def on_Near(self, near: ir.Near) -> None:
+        self.define(near.name)
+        self.require(all(names_in(n) <= self.sizes for n in near.shape), f"the shape {near.shape} of {near.name} is no size")
+        self.near[near] = False
+
+    def on_Copy(self, copy: ir.Copy) -> None:
+        self.reads(copy.view, copy.shape)
+        self.require(copy.near.dtype is copy.view.memory.dtype, f"a copy to {copy.near.name} changes the dtype")
+        self.require(copy.depth >= 1, f"a copy to {copy.near.name} has no depth")
+        self.writes(ir.View(copy.near, copy.index), copy.shape)
+
+    def on_Put(self, put: ir.Put) -> None:
+        self.tiles(put.tile)
+        self.require(put.tile.dtype is put.near.dtype.compute, f"{_type(put.tile)} is put into {put.near.dtype} {put.near.name}")
+        self.writes(ir.View(put.near, put.index), put.tile.shape)
+
+    def on_Store(self, store: ir.Store) -> None:
+        self.tiles(store.tile)
+        memory = store.view.memory
+        self.require(store.tile.dtype is memory.dtype.compute, f"{_type(store.tile)} is stored into {memory.dtype} {memory.name}")
+        self.writes(store.view, store.tile.shape)
+        if not isinstance(memory, ir.Near):
+            found = set().union(*(self.dependence(e) for e in store.view.index)) if store.view.index else set()
+            missing = [p for p in self.parallel if p not in found]
+            self.require(not missing, f"every iteration of {', '.join(missing)} writes the same elements of {memory.name}")
+
+    def on_Prefetch(self, statement: ir.Prefetch) -> None:
+        self.view(statement.view, statement.shape, prove=False)
+
+    # --- names -----------------------------------------------------------------------------------------------------------
+    def define(self, name: str) -> None:
+        self.require(name not in self.taken, f"{name} is defined twice")
+        self.require(name.replace(".", "_").isidentifier(), f"{name!r} is no name")
+        self.require(name not in self.sizes, f"{name} is a size and defined again")
+        self.taken.add(name)
+
+    def define_index(self, name: str) -> None:
+        """A loop index; loops that stand side by side may share one."""
+        self.require(name not in self.ranges.bounds and name not in self.types, f"{name} is defined twice")
+        self.define(name)
+        self.taken.discard(name)
+
+    def index(self, *extents: Extent) -> None:
+        """Every name of an index expression is a size, a loop index around it or an integer Let above it."""
+        for extent in extents:
+            for name in names_in(extent):
+                loop = name in self.ranges.bounds or name in self.sizes
+                shape, dtype = self.types.get(name, ((1,), None))
+                self.require(loop or (shape == () and dtype is not None and dtype.is_integer), f"the index {extent} has {name}, which is none here")
+
+    def dependence(self, extent: Extent) -> set[str]:
+        return set().union(*(self.depends.get(n, set()) for n in names_in(extent)))
+
+    # --- memory ----------------------------------------------------------------------------------------------------------
+    def view(self, view: ir.View, shape: ir.TileShape, prove: bool = True) -> set[int]:
+        """Check a view of a tile of this shape; the tile axes that its index mentions."""
+        memory = view.memory
+        if isinstance(memory, ir.Near):
+            self.require(memory in self.near, f"near memory {memory.name} is used outside its block")
+        else:
+            buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+            self.require(buffer in self.kernel.buffers, f"{memory.name} is not among the kernel's buffers")
+        self.require(len(view.index) == len(memory.shape), f"a view of {memory.name} has {len(view.index)} indices for {len(memory.shape)} axes")
+        self.require(len(view.checks) == len(view.index), f"a view of {memory.name} has {len(view.checks)} checks")
+        self.require(all(isinstance(n, int) and n > 0 for n in shape), f"a tile of {memory.name} has the shape {shape}")
+        axes = {int(n[1:]) for e in view.index for n in names_in(e) if n.startswith("#")}
+        self.require(all(a < len(shape) for a in axes), f"a view of {memory.name} counts along axis {max(axes, default=0)} of {shape}")
+        for a in axes:
+            self.ranges.add(f"#{a}", 0, shape[a] - 1)
+        self.index(*view.index)
+        for number, (e, n, check) in enumerate(zip(view.index, memory.shape, view.checks, strict=True)):
+            if prove and not check and not self.unreachable and not self.ranges.inside(e, n):
+                known = ", ".join(f"{x} {self.bounds_text(x)}" for x in sorted(_all_names(e, self.ranges)))
+                raise LoopError(f"{self.kernel.name}: index {e} of {memory.name}'s axis {number} of {n} is unchecked and not proved inside ({known})")
+        for a in axes:
+            del self.ranges.bounds[f"#{a}"]
+        return axes
+
+    def bounds_text(self, name: str) -> str:
+        bounds = self.ranges.bounds.get(name)
+        return f"in {bounds[0]} … {bounds[1]}" if bounds else "a size" if name in self.sizes else "unknown"
+
+    def reads(self, view: ir.View, shape: ir.TileShape) -> None:
+        self.view(view, shape)
+        self.known(view.memory)
+
+    def known(self, memory: ir.Memory) -> None:
+        if isinstance(memory, ir.Near):
+            self.require(self.near.get(memory, False), f"near memory {memory.name} is read before anything is put there")
+        else:
+            buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+            self.require(buffer in self.written, f"{memory.name} is read before anything is stored there")
+
+    def writes(self, view: ir.View, shape: ir.TileShape) -> None:
+        axes = self.view(view, shape)
+        lost = [i for i, n in enumerate(shape) if n > 1 and i not in axes]
+        self.require(not lost, f"axes {lost} of a tile of {shape} have no place in {view.memory.name}")
+        if isinstance(view.memory, ir.Near):
+            self.near[view.memory] = True
+            return
+        buffer = view.memory.buffer if isinstance(view.memory, ir.Reshaped) else view.memory
+        self.require(buffer.role in ("result", "temporary"), f"the {buffer.role} {buffer.name} is stored to")
+        self.written.add(buffer)
+
+    # --- tiles -----------------------------------------------------------------------------------------------------------
+    def tiles(self, *tiles: ir.Tile) -> None:
+        seen: set[int] = set()
+        stack = list(tiles)
+        while stack:
+            tile = stack.pop()
+            if id(tile) in seen:
+                continue
+            seen.add(id(tile))
+            stack += ir.children(tile)
+            wrong = check_types(tile)
+            self.require(wrong is None, str(wrong))
+            if isinstance(tile, ir.Name):
+                own = self.types.get(tile.name)
+                self.require(own is not None, f"{tile.name} is used where it is not defined")
+                self.require(own == (tuple(tile.shape), tile.dtype), f"{tile.name} is {own}, used as {_type(tile)}")
+            elif isinstance(tile, ir.Load):
+                self.reads(tile.view, tile.shape)
+            elif isinstance(tile, ir.Gather):
+                self.known(tile.memory)
+            elif isinstance(tile, ir.Scalar):
+                self.index(tile.value)
+
+
+def limits_of(tile: ir.Tile) -> tuple[Extent | None, Extent | None]:
+    """What bounds a 0-d integer tile from below and above, where its expression says so: sums, and clamps of anything."""
+    if isinstance(tile, ir.Scalar):
+        return tile.value, tile.value
+    if isinstance(tile, ir.Constant):
+        return int(tile.value), int(tile.value)
+    if isinstance(tile, ir.Map) and tile.op in ("minimum", "maximum"):
+        (a, b), (c, d) = map(limits_of, tile.operands)
+        if tile.op == "minimum":
+            return (Size({(("min", a, c),): 1}) if a != c else a) if a is not None and c is not None else None, d if b is None else b
+        return c if a is None else a, (Size({(("max", b, d),): 1}) if b != d else b) if b is not None and d is not None else None
+    return None, None
+
+
+def _all_names(extent: Extent, ranges: Ranges) -> set[str]:
+    out = set(names_in(extent))
+    for name in list(out):
+        for bound in ranges.bounds.get(name, ()):
+            out |= names_in(bound)
+    return out
+
+
+def _type(tile: ir.Tile) -> str:
+    return f"{tile.dtype.name}{list(tile.shape)}"

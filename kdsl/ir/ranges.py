@@ -1,0 +1,196 @@
+"""What can be proved about index expressions: is this expression never negative, given the loops around it?
+
+In:  loop indices with their first and last values, which may mention sizes and outer indices.  Out: True, or False where it
+cannot be told. The search takes one step at a time, innermost name first: a loop index becomes its least or greatest
+value, a min, max, //, % becomes what bounds it from the side that matters.
+Read before: ir/sizes.py, ir/loops.py. Read next: ir/loop_verify.py.
+"""
+
+from __future__ import annotations
+
+from kdsl.ir.sizes import Extent, Size, at_least, divide, names_in, substitute
+
+DEPTH = 40  # steps of one proof
+
+
+class Ranges:
+    """The known names: sizes (0 and more) and bounded ones, in the order of their definition."""
+
+    def __init__(self, sizes: frozenset[str] = frozenset()) -> None:
+        self.sizes = sizes
+        self.bounds: dict[str, tuple[Extent, Extent]] = {}
+
+    def add(self, name: str, least: Extent, greatest: Extent) -> None:
+        self.bounds.pop(name, None)
+        self.bounds[name] = least, greatest
+
+    def add_loop(self, name: str, lo: Extent, hi: Extent, tile: int) -> None:
+        """A loop index: lo, lo + tile … below hi."""
+        self.add(name, lo, last_step(lo, hi, tile))
+
+    def inside(self, index: Extent, extent: Extent) -> bool:
+        """Whether 0 <= index < extent for all values of the names."""
+        if isinstance(extent, int):
+            span = self.span(index)
+            if span and span[0] >= 0 and span[1] < extent:
+                return True
+        return self.natural(index) and self.natural(extent - index - 1)
+
+    # --- with numbers alone: quick, and enough where shapes are fixed -------------------------------------------------
+    def span(self, e: Extent) -> tuple[int, int] | None:
+        """The least and greatest value, by interval arithmetic, where all bounds are numbers."""
+        if isinstance(e, int):
+            return e, e
+        low = high = 0
+        for monomial, factor in e.terms.items():
+            a, b = factor, factor
+            for atom in monomial:
+                x = self._span_of(atom)
+                if x is None:
+                    return None
+                ends = (a * x[0], a * x[1], b * x[0], b * x[1])
+                a, b = min(ends), max(ends)
+            low, high = low + a, high + b
+        return low, high
+
+    def _span_of(self, atom: tuple) -> tuple[int, int] | None:
+        if atom[0] == "name":
+            bounds = self.bounds.get(atom[1])
+            if bounds is None:
+                return None
+            low, high = self.span(bounds[0]), self.span(bounds[1])
+            return (low[0], max(low[0], high[1])) if low and high else None
+        x, y = self.span(atom[1]), self.span(atom[2])
+        if x is None or y is None:
+            return None
+        if atom[0] == "min":
+            return min(x[0], y[0]), min(x[1], y[1])
+        if atom[0] == "max":
+            return max(x[0], y[0]), max(x[1], y[1])
+        if y[0] != y[1] or y[0] <= 0:
+            return None
+        if atom[0] == "//":
+            return x[0] // y[0], x[1] // y[0]
+        return x if 0 <= x[0] and x[1] < y[0] else (0, y[0] - 1)
+
+    # --- with names -----------------------------------------------------------------------------------------------------
+    def natural(self, e: Extent, depth: int = DEPTH) -> bool:
+        """Whether e >= 0 can be proved."""
+        if isinstance(e, int):
+            return e >= 0
+        span = self.span(e)
+        if span:
+            return span[0] >= 0
+        if depth == 0 or not names_in(e) <= self.sizes | set(self.bounds):
+            return False
+        e = _without_quotients(e)
+        if isinstance(e, int) or (at_least(e, 0) and names_in(e) <= self.sizes):
+            return not isinstance(e, int) or e >= 0
+        for name in reversed(self.bounds):
+            if name in names_in(e):
+                direction = self._direction(e, name)
+                if direction:
+                    return self.natural(substitute(e, {name: self.bounds[name][direction < 0]}), depth - 1)
+        return self._open_atom(e, depth - 1)
+
+    def _direction(self, e: Size, name: str) -> int:
+        """1 where e grows with the name, -1 where it falls, 0 where that cannot be told."""
+        signs = set()
+        for monomial, factor in e.terms.items():
+            for atom in monomial:
+                if atom == ("name", name):
+                    others = list(monomial)
+                    others.remove(atom)
+                    if ("name", name) in others or not all(a[0] == "name" and self._is_natural(a[1]) for a in others):
+                        return 0
+                    signs.add(1 if factor > 0 else -1)
+                elif atom[0] != "name" and name in names_in(atom[1]) | names_in(atom[2]):
+                    return 0
+        return signs.pop() if len(signs) == 1 else 0
+
+    def _is_natural(self, name: str) -> bool:
+        return name in self.sizes or self.natural(self.bounds[name][0])
+
+    def _open_atom(self, e: Size, depth: int) -> bool:
+        """Replace one min, max, // or % by its bounds: either will do, or both must hold."""
+        for monomial, factor in e.terms.items():
+            for atom in monomial:
+                if atom[0] == "name":
+                    continue
+                others = list(monomial)
+                others.remove(atom)
+                if not all(a[0] == "name" and self._is_natural(a[1]) for a in others):
+                    continue
+                rest = e - Size({monomial: factor})
+                scale: Extent = Size({tuple(others): factor}) if others else factor
+                kind, a, b = atom
+                if kind in ("min", "max"):
+                    both = (kind == "min") == (factor > 0)
+                    found = (self.natural(rest + scale * x, depth) for x in (a, b))
+                    return all(found) if both else any(found)
+                if not (self.natural(b - 1, depth) or names_in(b) <= self.sizes):
+                    continue  # a size that divides is at least 1: where it is 0 there is nothing to index
+                if kind == "%":
+                    limits = [0] if factor > 0 else [b - 1] + ([a] if self.natural(a, depth) else [])
+                elif factor > 0:
+                    limits = [0] if self.natural(a, depth) else []
+                else:
+                    limits = [x for x in (self._quotient_limit(a, b, depth),) if x is not None]
+                return any(self.natural(rest + scale * x, depth) for x in limits)
+        return False
+
+    def _quotient_limit(self, a: Extent, b: Extent, depth: int) -> Extent | None:
+        """Something that a // b never exceeds: for a <= k*b + r with a number r, that is k + r // b (b >= 1)."""
+        greatest = a
+        for name in reversed(self.bounds):
+            if isinstance(greatest, Size) and name in names_in(greatest):
+                direction = self._direction(greatest, name)
+                if not direction:
+                    return None
+                greatest = substitute(greatest, {name: self.bounds[name][direction > 0]})
+        if isinstance(greatest, int):
+            return greatest // b if isinstance(b, int) else max(greatest, 0)
+        constant = greatest.terms.get((), 0)
+        whole = divide(greatest - constant, b)
+        if whole is not None:
+            return whole + constant // b if isinstance(b, int) else whole - 1 if constant < 0 else whole + constant
+        return a if self.natural(a, depth) else None
+
+
+def last_step(lo: Extent, hi: Extent, tile: int) -> Extent:
+    """The greatest value that a loop index takes (or more, where it cannot be told)."""
+    if isinstance(lo, int) and isinstance(hi, int):
+        return lo + (hi - lo - 1) // tile * tile
+    return hi - tile if _is_multiple(hi - lo, tile) else hi - 1
+
+
+def _is_multiple(e: Extent, tile: int) -> bool:
+    """Whether e is a whole number of tiles for all values of its names."""
+    if isinstance(e, int):
+        return e % tile == 0
+    opened: Extent = e  # x - x % b is b * (x // b)
+    for monomial, factor in e.terms.items():
+        if len(monomial) == 1 and monomial[0][0] == "%" and isinstance(monomial[0][2], int):
+            _, a, b = monomial[0]
+            opened = opened - Size({monomial: factor}) + factor * (a - Size({(("//", a, b),): b}))
+    if isinstance(opened, int):
+        return opened % tile == 0
+    return all(
+        factor % tile == 0
+        or (len(m) == 1 and m[0][0] in ("min", "max") and _is_multiple(m[0][1], tile) and _is_multiple(m[0][2], tile))
+        for m, factor in opened.terms.items()
+    )
+
+
+def _without_quotients(e: Size) -> Extent:
+    """b * (x // b) written as x - x % b."""
+    out: Extent = e
+    for monomial, factor in e.terms.items():
+        for atom in monomial:
+            if atom[0] == "//" and isinstance(atom[2], int) and atom[2] > 0 and factor % atom[2] == 0:
+                others = list(monomial)
+                others.remove(atom)
+                scale: Extent = Size({tuple(others): factor // atom[2]}) if others else factor // atom[2]
+                out = out - Size({monomial: factor}) + scale * (atom[1] - atom[1] % atom[2])
+                break
+    return out
