@@ -1,0 +1,310 @@
+"""One product with maps around it -> a nest around a register tile.
+
+In:  a DotPlan, the target, the memory of inputs and outputs.  Out: kernels: packing first, then the product.
+
+    Parallel outer …, row blocks, column blocks            blocks from the sizes alone
+        Stream depth                                       K in pieces whose panel of b stays in L1; partial sums wait in memory
+            Stream column panels, Stream row tiles         a panel of b meets all row tiles of the block
+                Stream k: tile (6, 16) += Dot(a (6, 8), b (8, 16))
+                maps on the tile, Store
+
+Why so: the panel of b (depth x 16) is read from L1 by every row tile, the block of a (rows x depth) from L2. An operand whose
+vectors would not be contiguous, or that many row tiles read again, is packed into panels first (schedule/packing.py).
+Read before: ir/dot_frame.py, schedule/packing.py. Read next: schedule/chain.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kdsl.dtypes import DType
+from kdsl.ir import loops as ir
+from kdsl.ir.dot_frame import DotFrame, Product
+from kdsl.ir.frame import DotPlan, Letter, flat
+from kdsl.ir.rules import identity
+from kdsl.ir.ops import Op
+from kdsl.ir.sizes import Extent, Size, ceildiv, minimum, size
+from kdsl.ir.tensor import Value
+from kdsl.schedule.chain import schedule_chain
+from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
+from kdsl.schedule.packing import Packed, along, pack, row_major, tiles_along
+from kdsl.target import Target
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What the tuner may vary: the register tile, its steps along k, and the blocks around it."""
+
+    rows: int
+    columns: int
+    k: int = 8
+    row_tiles: int = 16  # of one block
+    panels: int = 32  # of one block
+    depth: int = 256  # K is cut in pieces of about this many
+
+
+def choose_tiling(target: Target, dtype: DType, rows: Extent, columns: Extent) -> Tiling:
+    """Two vectors wide and as high as the accumulators leave registers for two vectors of b and one of a."""
+    lanes = target.lanes(max(4, dtype.bytes))
+    height = 12 if target.vector_registers >= 32 else 6
+    vectors = 2
+    if isinstance(rows, int) and rows < height:
+        height = max(rows, 1)
+        while height * (vectors + 1) <= (24 if target.vector_registers >= 32 else 12) and vectors < 8:
+            vectors += 1
+    if isinstance(columns, int):
+        vectors = max(1, min(vectors, -(-columns // lanes)))
+    depth = 256 * 4 // max(4, dtype.bytes)
+    return Tiling(height, vectors * lanes, 8, max(1, 96 // height), max(1, 512 // (vectors * lanes)), depth)
+
+
+def schedule_dots(plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None = None) -> list[ir.Kernel]:
+    """The kernels of a plan of contractions, in launch order."""
+    frame: DotFrame = plan.frame
+    if frame.line is not None:
+        return schedule_chain(plan, target, memory)
+    return _Product(plan, target, memory, tiling).kernels()
+
+
+class _Product:
+    """The nest of one product. Names: r, c are the first row and column of a tile; t, p their numbers."""
+
+    def __init__(self, plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None) -> None:
+        self.plan, self.frame, self.values = plan, plan.frame, Values(plan, memory)
+        self.memory = memory
+        self.product: Product = self.frame.products[0]
+        self.size = plan.letters.size
+        self.rows: Extent = 1 if self.frame.row is None else self.size[self.frame.row]
+        self.columns: Extent = 1 if self.product.column is None else self.size[self.product.column]
+        self.dtype = self.product.equation.result.dtype.compute
+        self.t = tiling or choose_tiling(target, self.dtype, self.rows, self.columns)
+        self.target = target
+        self.outer: dict[Letter, Extent] = {x: size(f"o{i}") for i, x in enumerate(self.frame.outer)}
+        self.packing: list[ir.Kernel] = []
+        self.a_packed, self.b_packed = self._pack_a(), self._pack_b()
+
+    # --- operands ------------------------------------------------------------------------------------------------------
+    def _stride(self, operand: int, letter: Letter) -> Extent | None:
+        """The memory stride of an operand that lies in memory along a letter; None if it is computed or the stride varies."""
+        at = {x: (ir.axis(0) if x == letter else size(f"at{x}")) for x in (*self.outer, *self.size)}
+        tile = self.values.operand(self.product.equation, operand, Place(at, (8, 8)), Known({}))
+        return self.values.stride(tile.view, 0) if isinstance(tile, ir.Load) else None
+
+    def _pack_a(self) -> Packed | None:
+        """a is read in place, element by element, if it is stored and its rows run along k; else it is packed or computed first."""
+        if self.frame.row is None or not self._sums():
+            return None
+        stored = self._stride(self.product.a, self.product.k[-1])
+        if stored == 1 or stored == 0 or (stored is not None and self._few_columns()):
+            return None
+        kernel_, packed = pack(self.values, self.product.equation, self.product.a, self.frame.row, self.product.k, 4 * self.t.rows)
+        self.packing.append(kernel_)
+        return packed
+
+    def _sums(self) -> bool:
+        """Is there anything to sum?"""
+        return bool(self.product.k) and all(self.size[x] != 0 for x in self.product.k)
+
+    def _few_columns(self) -> bool:
+        return isinstance(self.columns, int) and self.columns <= 2 * self.t.columns
+
+    def _pack_b(self) -> Packed | None:
+        """b is read in place if its vectors are contiguous and few row tiles read it, or it is small."""
+        tiles = ceildiv(self.rows, self.t.rows)
+        few = isinstance(tiles, int) and tiles <= 4
+        if self.product.column is None or not self._sums() or few and self._stride(self.product.b, self.product.column) == 1:
+            return None
+        kernel_, packed = pack(self.values, self.product.equation, self.product.b, self.product.column, self.product.k, self.t.columns)
+        self.packing.append(kernel_)
+        return packed
+
+    def a_tile(self, t: Extent, place: Place) -> ir.Tile:
+        """Rows of tile t (axis 0) by some k (axis 1)."""
+        if self.a_packed is None:
+            return self._whole(self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape)
+        view = self.a_packed.view(place, t // 4, t % 4 * self.t.rows + ir.axis(0))
+        return self._whole(self.values.load(view, place), place.shape)
+
+    def b_tile(self, p: Extent, place: Place) -> ir.Tile:
+        """Some k (axis 0) by the columns of panel p (axis 1)."""
+        if self.b_packed is None:
+            return self._whole(self.values.operand(self.product.equation, self.product.b, place, Known({})), place.shape)
+        return self._whole(self.values.load(self.b_packed.view(place, p, ir.axis(1)), place), place.shape)
+
+    @staticmethod
+    def _whole(tile: ir.Tile, shape: tuple[int, ...]) -> ir.Tile:
+        return tile if tile.shape == tuple(shape) else ir.Broadcast(tile, tuple(shape))
+
+    # --- the register tile ---------------------------------------------------------------------------------------------
+    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, start: ir.Tile, lo: Extent, hi: Extent,
+             known: int | None) -> tuple[list[ir.Statement], ir.Tile]:  # fmt: skip
+        """Statements that add the products of k in lo … hi (of the innermost k; `known` many) to `start`."""
+        *slow, fast = self.product.k
+        at, row = dict(self.outer), self._row(t)
+        for i, x in enumerate(slow):
+            at[x] = size(f"s{i}")
+        checks = self._checks(checked)
+
+        def step(first: Extent, n: int, total: ir.Tile) -> ir.Dot:
+            a = self.a_tile(t, Place({**at, **row, fast: first + ir.axis(1)}, (nr, n), checks))
+            b = self.b_tile(p, Place({**at, **self._column(p), fast: first + ir.axis(0)}, (n, nc), checks))
+            return ir.Dot(total, a, b)
+
+        def inner_loop(total: ir.Tile) -> tuple[list[ir.Statement], ir.Tile]:
+            unit, out = self.t.k, []
+            count = known if known is not None else hi - lo
+            full = count // unit * unit
+            if not (isinstance(full, int) and full == 0):
+                name, k = self.values.name("sum"), self.values.name("k")
+                held = ir.Name(name, total.shape, self.dtype)
+                out.append(ir.Stream(k, lo, lo + full, unit, (), (ir.Carry(name, total, step(size(k), unit, held)),)))
+                total = held
+            rest = count - full
+            if isinstance(rest, int) and rest:
+                name = self.values.name("sum")
+                out.append(ir.Let(name, step(lo + full, rest, total)))
+                total = ir.Name(name, total.shape, self.dtype)
+            elif isinstance(rest, Size):
+                name, k = self.values.name("sum"), self.values.name("k")
+                held = ir.Name(name, total.shape, self.dtype)
+                out.append(ir.Stream(k, lo + full, hi, 1, (), (ir.Carry(name, total, step(size(k), 1, held)),)))
+                total = held
+            return out, total
+
+        total, names = start, []
+        for i, _ in enumerate(slow):
+            names.append(self.values.name("sum"))
+        body, last = inner_loop(ir.Name(names[-1], start.shape, self.dtype) if names else start)
+        for i in reversed(range(len(slow))):
+            init = ir.Name(names[i - 1], start.shape, self.dtype) if i else start
+            total = ir.Name(names[i], start.shape, self.dtype)
+            body = [ir.Stream(f"s{i}", 0, self.size[slow[i]], 1, tuple(body), (ir.Carry(names[i], init, last),))]
+            last = total
+        return body, last
+
+    def _row(self, t: Extent) -> dict[Letter, Extent]:
+        return {} if self.frame.row is None else {self.frame.row: t * self.t.rows + ir.axis(0)}
+
+    def _column(self, p: Extent) -> dict[Letter, Extent]:
+        return {} if self.product.column is None else {self.product.column: p * self.t.columns + ir.axis(1)}
+
+    def _checks(self, column: bool) -> frozenset[Letter]:
+        """Letters whose tiles may hang over: a column where told, a row wherever the number of rows is not known."""
+        row = {self.frame.row} if isinstance(self.rows, Size) and self.frame.row is not None else set()
+        return frozenset(row | ({self.product.column} if column and self.product.column is not None else set()))
+
+    def result_place(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> Place:
+        at = {**self.outer, **self._row(t), **self._column(p)}
+        return Place(at, (nr, nc), self._checks(checked))
+
+    def finish(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, total: ir.Tile) -> list[ir.Statement]:
+        """Maps on a finished tile, and the stores of the outputs."""
+        place = self.result_place(t, nr, p, nc, checked)
+        known = Known({self.product.equation.result: total})
+        return [self.store(v, place, self.values.value(v, place, known)) for v in self.plan.outputs]
+
+    def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
+        view = self.values.view(self.memory[v], self.plan.letters.values[v], v.shape, place)
+        return ir.Store(view, self._whole(tile, place.shape))
+
+    # --- the nest ------------------------------------------------------------------------------------------------------
+    def _nothing(self) -> ir.Kernel:
+        """The kernel of results without elements: loops that never run."""
+        letters = flat(self.plan.letters.values[self.product.equation.result])
+        place = Place({x: size(f"o{i}") for i, x in enumerate(letters)}, (1, 1))
+        body: tuple[ir.Statement, ...] = tuple(
+            self.store(v, place, ir.Constant(identity(Op.SUM, v.dtype.compute), v.dtype.compute, (1, 1))) for v in self.plan.outputs
+        )
+        for i, x in reversed(list(enumerate(letters))):
+            body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
+        return kernel(self.plan.name, body, self.plan.kind, self.plan, {})
+
+    def kernels(self) -> list[ir.Kernel]:
+        if any(self.size[x] == 0 for x in flat(self.plan.letters.values[self.product.equation.result])):
+            return [self._nothing()]
+        row_tiles, panels = ceildiv(self.rows, self.t.rows), ceildiv(self.columns, self.t.columns)
+        block, t_lo, t_hi = self._block("rb", row_tiles, self.t.row_tiles)
+        column_block, p_lo, p_hi = self._block("cb", panels, self.t.panels)
+        fast = self.product.k[-1] if self.product.k else None
+        depth: Extent = 0 if fast is None else self.size[fast]
+        pieces = -(-depth // self.t.depth) if isinstance(depth, int) and depth > 3 * self.t.depth // 2 and len(self.product.k) == 1 else 1
+        zero = identity(Op.SUM, self.dtype)
+
+        def nest(tile: Callable[[Extent, int, Extent, int, bool], list[ir.Statement]]) -> tuple[ir.Statement, ...]:
+            def panel(p: Extent, nc: int, checked: bool) -> tuple[ir.Statement, ...]:
+                return self._row_loops(t_lo, t_hi, lambda t, nr: tuple(tile(t, nr, p, nc, checked)))
+
+            return tiles_along(self.columns, self.t.columns, p_lo, p_hi, self.values.name("p"), panel)
+
+        def whole(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+            start: ir.Tile = ir.Constant(zero, self.dtype, (nr, nc))
+            if fast is None:
+                place = self.result_place(t, nr, p, nc, checked)
+                pair = (self.values.operand(self.product.equation, i, place, Known({})) for i in (0, 1))
+                return self.finish(t, nr, p, nc, checked, ir.Map("mul", tuple(pair), self.dtype))
+            known = depth if isinstance(depth, int) else None
+            body, total = self.sums(t, nr, p, nc, checked, start, 0, depth, known)
+            return body + self.finish(t, nr, p, nc, checked, total)
+
+        if pieces == 1:
+            body = nest(whole)
+        else:
+            body = self._in_pieces(nest, pieces, depth, row_tiles, panels)  # type: ignore[arg-type]
+        for wrap in (column_block, block):
+            body = (wrap(body),) if wrap else body
+        for i, x in reversed(list(enumerate(self.frame.outer))):
+            body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
+        if len(body) != 1 or not isinstance(body[0], ir.Parallel):
+            body = (ir.Parallel("one", 0, 1, 1, body),)
+        operations: Extent = 2 * self.rows * self.columns
+        for x in (*self.frame.outer, *self.product.k):
+            operations = operations * self.size[x]
+        schedule = {"rows": self.t.rows, "columns": self.t.columns, "k": self.t.k, "row_tiles": self.t.row_tiles,
+                    "panels": self.t.panels, "pieces": pieces}  # fmt: skip
+        return [*self.packing, kernel(self.plan.name, body, self.plan.kind, self.plan, schedule, operations)]
+
+    def _block(self, index: str, count: Extent, tile: int):  # type: ignore[no-untyped-def]
+        """(a Parallel around a body or None, lo, hi): a grid axis of blocks of `tile` of `count` things."""
+        if isinstance(count, int) and count <= tile:
+            return None, 0, count
+        return (lambda body: ir.Parallel(index, 0, count, tile, body)), size(index), minimum(size(index) + tile, count)
+
+    def _row_loops(self, lo: Extent, hi: Extent, body: Callable[[Extent, int], tuple[ir.Statement, ...]]) -> tuple[ir.Statement, ...]:
+        if self.frame.row is None:
+            return body(0, 1)
+        return tiles_along(self.rows, self.t.rows, lo, hi, self.values.name("t"), lambda t, nr, checked: body(t, nr))
+
+    def _in_pieces(self, nest, pieces: int, depth: int, row_tiles: Extent, panels: Extent) -> tuple[ir.Statement, ...]:  # type: ignore[no-untyped-def]
+        """K in pieces: the partial sums of a block wait in near memory."""
+        unit = self.t.k
+        piece = -(-(-(-depth // pieces)) // unit) * unit
+        pieces = -(-depth // piece)
+        height = min(self.t.row_tiles, row_tiles) if isinstance(row_tiles, int) else self.t.row_tiles
+        width = min(self.t.panels, panels) if isinstance(panels, int) else self.t.panels
+        near = ir.Near(self.values.name("partial"), self.dtype, (height, width, self.t.rows, self.t.columns))
+
+        def at(t: Extent, p: Extent) -> tuple[Extent, ...]:
+            return (t % height, p % width, ir.axis(0), ir.axis(1))  # blocks start at multiples of these
+
+        def load(t: Extent, p: Extent, nr: int, nc: int) -> ir.Tile:
+            return ir.Load(ir.View(near, at(t, p)), (nr, nc))
+
+        def clear(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+            body, total = self.sums(t, nr, p, nc, checked, ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc)), 0, piece, piece)
+            return [*body, ir.Put(near, at(t, p), total)]
+
+        def add(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), size("kb"), size("kb") + piece, piece)
+            return [*body, ir.Put(near, at(t, p), total)]
+
+        def end(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+            lo = (pieces - 1) * piece
+            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), lo, depth, depth - lo)
+            return body + self.finish(t, nr, p, nc, checked, total)
+
+        middle = (ir.Stream("kb", piece, (pieces - 1) * piece, piece, nest(add)),) if pieces > 2 else ()
+        return (near, *nest(clear), *middle, *nest(end))
+
+
+__all__ = ["Tiling", "choose_tiling", "flat", "row_major", "schedule_dots"]

@@ -1,0 +1,133 @@
+"""Plans of contractions: which products, maps and folds one kernel can compute, and along which letters it walks.
+
+In:  equations with at least one DOT, the values that must be written, the letters.  Out: a DotPlan, or Illegal(reason).
+This is also the judge of every merge that contains a DOT. A plain plan is one product with maps behind it (its epilogue) and
+before it (its operands may be computed). A strip plan keeps values along one letter, the line, near a small block of rows.
+Read before: ir/dot_frame.py, transforms/letters.py. Read next: schedule/dots.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kdsl.ir.dot_frame import DotFrame, Product
+from kdsl.ir.frame import DotPlan, Illegal, Letter, Letters, flat
+from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Value
+from kdsl.target import Target, parse_target
+from kdsl.transforms.letters import letters_of
+
+RENAMES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.BARRIER, Op.STOP_GRADIENT})
+MAPS = ELEMENTWISE | RENAMES | {Op.FULL, Op.IOTA, Op.SIZE, Op.SLICE, Op.WINDOW}
+
+
+def plan_dots(
+    equations: Sequence[Equation],
+    outputs: Sequence[Value],
+    name: str = "kernel",
+    contiguous: Callable[[Value], bool] | None = None,
+    target: Target | None = None,
+) -> DotPlan:
+    """The plan of a kernel that contains a DOT; Illegal if there is none. Equations in program order."""
+    letters = letters_of(equations, contiguous)
+    inputs = tuple(dict.fromkeys(e.operands[i] for e, i in letters.uses))
+    facts = Facts(equations, outputs, letters)
+    frame = plain_frame(facts) if facts.is_plain else strip_frame(facts, target or parse_target("cpu"))
+    operations: Extent = 0
+    for product in frame.products:
+        count: Extent = 2
+        for x in {*flat(letters.values[product.equation.result]), *product.k}:
+            count = count * letters.size[x]
+        operations = operations + count
+    moved: Extent = 0
+    for v in (*inputs, *outputs):
+        assert isinstance(v, Value)
+        moved = moved + v.type.count * v.dtype.bytes
+    return DotPlan(name, tuple(equations), inputs, tuple(outputs), letters, "kernel", (), moved, operations, frame)  # type: ignore[arg-type]
+
+
+class Facts:
+    """What the planners ask about a set of equations."""
+
+    def __init__(self, equations: Sequence[Equation], outputs: Sequence[Value], letters: Letters) -> None:
+        self.equations, self.outputs, self.letters = equations, outputs, letters
+        self.made = {e.result: e for e in equations}
+        self.dots = [e for e in equations if e.op is Op.DOT]
+        for e in equations:
+            if e.op is not Op.DOT and e.op not in MAPS and e.op not in REDUCTIONS:
+                raise Illegal(f"{e.op.value} in a kernel with a contraction")
+        self.after: set[Value] = set()  # values that depend on a product
+        for e in equations:
+            if e.op is Op.DOT or any(v in self.after for v in e.values):
+                self.after.add(e.result)
+        for e in equations:
+            if e.op in (Op.SLICE, Op.WINDOW) and e.operands[0] in self.after:
+                raise Illegal(f"a {e.op.value} of a product in its own kernel")
+
+    @property
+    def is_plain(self) -> bool:
+        """One product, no fold, and the product's operands do not depend on a product."""
+        return len(self.dots) == 1 and not any(e.op in REDUCTIONS for e in self.equations)
+
+    def of(self, e: Equation, i: int) -> frozenset[Letter]:
+        return frozenset(flat(self.letters.of(e, i)))
+
+    def result(self, e: Equation) -> tuple[Letter, ...]:
+        return flat(self.letters.values[e.result])
+
+    def cone(self, v: Value) -> list[Equation]:
+        """The equations of this kernel that v is computed from, v's own included."""
+        out, todo = [], [v]
+        seen: set[Value] = set()
+        while todo:
+            x = todo.pop()
+            if x in self.made and x not in seen:
+                seen.add(x)
+                out.append(self.made[x])
+                todo.extend(self.made[x].values)
+        return out
+
+
+def product_of(facts: Facts, e: Equation, a: int, column: Letter | None) -> Product:
+    """The product with rows from operand `a`, its summed letters with the longest innermost."""
+    out = set(facts.result(e))
+    size = facts.letters.size
+    summed = [x for x in dict.fromkeys((*flat(facts.letters.of(e, 0)), *flat(facts.letters.of(e, 1)))) if x not in out]
+    fast = max(reversed(summed), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
+    return Product(e, a, 1 - a, column, (*(x for x in summed if x != fast), *(() if fast is None else (fast,))))
+
+
+def plain_frame(facts: Facts) -> DotFrame:
+    """One product: the innermost letter of the result that only one operand has lies along the vectors."""
+    (e,) = facts.dots
+    result = facts.result(e)
+    of = (facts.of(e, 0), facts.of(e, 1))
+    own = [[x for x in result if x in of[i] and x not in of[1 - i]] for i in (0, 1)]
+    column = next((x for x in reversed(result) if x in own[0] or x in own[1]), None)
+    b = 0 if column in own[0] else 1
+    size = facts.letters.size
+    rows = own[1 - b]
+    row = max(reversed(rows), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
+    outer = tuple(x for x in result if x not in (row, column))
+    everything = set(result)
+    for x in facts.equations:
+        if x.result in facts.after and not set(facts.result(x)) <= everything:
+            raise Illegal("a map behind a product that is larger than the product")
+    for v in facts.outputs:
+        if set(flat(facts.letters.values[v])) != everything:
+            raise Illegal("an output of another shape than the product's, which several tiles would write")
+        if v not in facts.after:
+            raise Illegal("an output that does not depend on the product")
+        for q in facts.cone(v):
+            if q.result not in facts.after and not set(facts.result(q)) <= everything and q is not e and not _feeds(facts, q, e):
+                raise Illegal("a map beside a product that is larger than the product")
+    return DotFrame(outer, row, (product_of(facts, e, 1 - b, column),))
+
+
+def _feeds(facts: Facts, q: Equation, e: Equation) -> bool:
+    return any(q in facts.cone(v) for v in e.values)
+
+
+def strip_frame(facts: Facts, target: Target) -> DotFrame:
+    raise Illegal("two products")
