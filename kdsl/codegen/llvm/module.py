@@ -1,0 +1,40 @@
+"""A program as one LLVM module: its distinct kernels, the driver that runs them, the intrinsics they call.
+
+In:  a scheduled ir.loops.Program and the Target.  Out: text (docs/decisions/stages.md, "The compiled module").
+Kernels that differ only in which buffers they get are written once.
+Read before: ir/loops.py. Read next: kernel.py, driver.py, runtime/cpu.py.
+"""
+
+from __future__ import annotations
+
+from kdsl.codegen.llvm.driver import emit_driver
+from kdsl.codegen.llvm.kernel import Emitter
+from kdsl.ir.loops import Kernel, Program
+from kdsl.target import Target
+
+ZEROS = "@zeros = internal constant [128 x i8] zeroinitializer, align 64"  # what an element outside reads first
+
+
+def emit_kernels(program: Program, target: Target) -> tuple[str, dict[Kernel, str]]:
+    """The text of all distinct kernels, and the name under which each kernel of the program stands there."""
+    declarations: set[str] = set()
+    bodies: dict[str, str] = {}
+    names: dict[Kernel, str] = {}
+    taken: set[str] = set()
+    for kernel in program.kernels:
+        text = Emitter(kernel, target, declarations).text("KERNEL")
+        if text not in bodies:
+            name = "".join(c if c.isalnum() or c == "_" else "_" for c in kernel.name) or "kernel"
+            while name in taken or name in ("program", "arena", "shapes", "zeros"):
+                name += "_"
+            taken.add(name)
+            bodies[text] = name
+        names[kernel] = bodies[text]
+    functions = [text.replace("@KERNEL", f"@{name}") for text, name in bodies.items()]
+    return "\n".join([ZEROS, *sorted(declarations), "", *functions]), names
+
+
+def emit_module(program: Program, target: Target) -> str:
+    """The whole module."""
+    kernels, names = emit_kernels(program, target)
+    return f"; {program.name}, for {target.name}\n{kernels}\n{emit_driver(program, names, target)}"
