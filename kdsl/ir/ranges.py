@@ -19,6 +19,7 @@ class Ranges:
     def __init__(self, sizes: frozenset[str] = frozenset()) -> None:
         self.sizes = sizes
         self.bounds: dict[str, tuple[Extent, Extent]] = {}
+        self.steps: dict[str, tuple[Extent, int]] = {}  # a loop index is its first value plus a multiple of its tile
 
     def add(self, name: str, least: Extent, greatest: Extent) -> None:
         self.bounds.pop(name, None)
@@ -26,7 +27,33 @@ class Ranges:
 
     def add_loop(self, name: str, lo: Extent, hi: Extent, tile: int) -> None:
         """A loop index: lo, lo + tile … below hi."""
-        self.add(name, lo, last_step(lo, hi, tile))
+        self.add(name, lo, self.last_step(lo, hi, tile))
+        self.steps[name] = lo, tile
+
+    def last_step(self, lo: Extent, hi: Extent, tile: int) -> Extent:
+        """The greatest value that a loop index takes (or more, where it cannot be told)."""
+        if isinstance(lo, int) and isinstance(hi, int):
+            return lo + (hi - lo - 1) // tile * tile
+        return hi - tile if self.is_multiple(hi - lo, tile) else hi - 1
+
+    def is_multiple(self, e: Extent, tile: int) -> bool:
+        """Whether e is a whole number of tiles for all values of its names."""
+        if isinstance(e, int):
+            return e % tile == 0
+        opened: Extent = e  # x - x % b is b * (x // b)
+        for monomial, factor in e.terms.items():
+            if len(monomial) == 1 and monomial[0][0] == "%" and isinstance(monomial[0][2], int):
+                _, a, b = monomial[0]
+                opened = opened - Size({monomial: factor}) + factor * (a - Size({(("//", a, b),): b}))
+        if isinstance(opened, int):
+            return opened % tile == 0
+        return all(f % tile == 0 or any(self._is_multiple_atom(a, tile) for a in m) for m, f in opened.terms.items())
+
+    def _is_multiple_atom(self, atom: tuple, tile: int) -> bool:
+        if atom[0] == "name":
+            lo, step = self.steps.get(atom[1], (0, 1))
+            return step % tile == 0 and self.is_multiple(lo, tile)
+        return atom[0] in ("min", "max") and self.is_multiple(atom[1], tile) and self.is_multiple(atom[2], tile)
 
     def inside(self, index: Extent, extent: Extent) -> bool:
         """Whether 0 <= index < extent for all values of the names."""
@@ -155,31 +182,6 @@ class Ranges:
         if whole is not None:
             return whole + constant // b if isinstance(b, int) else whole - 1 if constant < 0 else whole + constant
         return a if self.natural(a, depth) else None
-
-
-def last_step(lo: Extent, hi: Extent, tile: int) -> Extent:
-    """The greatest value that a loop index takes (or more, where it cannot be told)."""
-    if isinstance(lo, int) and isinstance(hi, int):
-        return lo + (hi - lo - 1) // tile * tile
-    return hi - tile if _is_multiple(hi - lo, tile) else hi - 1
-
-
-def _is_multiple(e: Extent, tile: int) -> bool:
-    """Whether e is a whole number of tiles for all values of its names."""
-    if isinstance(e, int):
-        return e % tile == 0
-    opened: Extent = e  # x - x % b is b * (x // b)
-    for monomial, factor in e.terms.items():
-        if len(monomial) == 1 and monomial[0][0] == "%" and isinstance(monomial[0][2], int):
-            _, a, b = monomial[0]
-            opened = opened - Size({monomial: factor}) + factor * (a - Size({(("//", a, b),): b}))
-    if isinstance(opened, int):
-        return opened % tile == 0
-    return all(
-        factor % tile == 0
-        or (len(m) == 1 and m[0][0] in ("min", "max") and _is_multiple(m[0][1], tile) and _is_multiple(m[0][2], tile))
-        for m, factor in opened.terms.items()
-    )
 
 
 def _without_quotients(e: Size) -> Extent:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdsl.ir.ranges import Ranges, last_step
+from kdsl.ir.ranges import Ranges
 from kdsl.ir.sizes import maximum, minimum, size
 
 N, D, i, j, c, p = map(size, ("N", "D", "i", "j", "c", "p"))
@@ -59,6 +59,8 @@ def test_not_proved(bounds, index, extent):
 
 
 def test_last_step():
-    assert last_step(0, 100, 32) == 96
-    assert last_step(0, N * 32, 32) == N * 32 - 32
-    assert last_step(0, N, 32) == N - 1
+    r = ranges(("p", 0, 1000, 256))
+    assert r.last_step(0, 100, 32) == 96
+    assert r.last_step(0, N * 32, 32) == N * 32 - 32
+    assert r.last_step(0, N, 32) == N - 1
+    assert r.last_step(p, minimum(p + 256, 992), 32) == minimum(p + 256, 992) - 32
