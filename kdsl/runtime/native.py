@@ -3,7 +3,7 @@
 In:  nothing.  Out: `native()`, with the addresses that the rest of the runtime calls.
 Threads start with the first large launch. In the child of a fork the pool starts anew; the allocator's lock is held across
 the fork, so that its lists are whole on both sides.
-Read before: runtime/pool.py, runtime/arena.py, runtime/fast.py. Read next: runtime/call.py.
+Read before: runtime/pool.py, runtime/arena.py, runtime/fast_text.py. Read next: runtime/call.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kdsl.runtime import arena, cpu, fast, pool
+from kdsl.runtime import arena, cpu, fast_text, pool
 from kdsl.target import LEVELS, host_level
 
 
@@ -37,7 +37,7 @@ class Native:
 def native() -> Native:
     """The module, loaded and set up."""
     arm = platform.machine().lower() in ("arm64", "aarch64")
-    text = pool.text(arm, sys.platform == "darwin") + arena.text(arm, sys.platform.startswith("linux")) + fast.TEXT
+    text = pool.text(arm, sys.platform == "darwin") + arena.text(arm, sys.platform.startswith("linux")) + fast_text.text()
     library = cpu.load(text, LEVELS[host_level()], passes=True)
     reset = ctypes.CFUNCTYPE(None, ctypes.c_int64)(library.address("pool_reset"))
     workers = pool.threads() - 1

@@ -1,0 +1,450 @@
+"""The native text of the fast call (runtime/fast.py says what it is for).
+
+A record is a table of 8-byte words:
+
+    0 the next record      1 arguments          2 their table        3 sizes           4 results        5 their table
+    6 constants            7 (slot, address)…   8 @program           9 @arena         10 @shapes       11 exact sizes or null
+    12 give up the GIL     13 finish: 0 the only result, 1 a tuple, else a callable   14 index checks  15 their table
+
+    argument: kind, dtype object (or the object itself), slot, ndim, axes, flags that must be set, item bytes, compare strides
+    axes: for each axis extent or -1 - size number, stride in bytes or NAMED_STRIDE + size number
+    result: dtype object, slot, ndim, item bytes, visible           check: slot of least, slot of largest, extent, bytes
+
+`slot` is the position in the table of pointers that @program takes.
+Read before: runtime/fast.py, docs/decisions/stages.md.
+"""
+
+from __future__ import annotations
+
+import re
+
+ARRAY, SAME, FLOAT, DOUBLE = range(4)
+NAMED_STRIDE = 1 << 61
+UNKNOWN = -(1 << 63)  # a size that no argument has told yet
+# Fields of PyArrayObject beyond those every object has.
+FLAGS, OWNER = 64, 88
+
+_TEXT = """
+@api = internal global [4 x ptr] zeroinitializer
+declare ptr @PyErr_NoMemory()
+declare ptr @PyEval_SaveThread()
+declare void @PyEval_RestoreThread(ptr)
+declare ptr @PyTuple_New(i64)
+declare i32 @PyTuple_SetItem(ptr, i64, ptr)
+declare ptr @PyObject_CallFunctionObjArgs(ptr, ...)
+declare void @Py_IncRef(ptr)
+declare void @Py_DecRef(ptr)
+@_Py_NotImplementedStruct = external global i8
+
+; ndarray, PyArray_NewFromDescr, float, the allocator's capsule
+define void @fast_setup(ptr %given) {
+  %c = call ptr @memcpy(ptr @api, ptr %given, i64 32)
+  ret void
+}
+
+define ptr @fast_call(ptr %self, ptr %arguments, i64 %given) {
+entry:
+  %sizes = alloca [64 x i64], align 16
+  %pointers = alloca [64 x ptr], align 16
+  %numbers = alloca [64 x i64], align 16
+  %hidden = alloca [64 x i64], align 16
+  %extents = alloca [64 x i64], align 16
+  %results = alloca [64 x ptr], align 16
+  %ndarray = WORD ptr @api 0
+  %new = WORD ptr @api 1
+  %float = WORD ptr @api 2
+  %owner = WORD ptr @api 3
+  %head = WORD ptr %self 2
+  %first = WORD ptr %head 0
+  br label %record
+record:
+  %r = phi ptr [ %first, %entry ], [ %after, %miss ]
+  %none = icmp eq ptr %r, null
+  br i1 %none, label %unknown, label %begin
+unknown:
+  call void @Py_IncRef(ptr @_Py_NotImplementedStruct)
+  ret ptr @_Py_NotImplementedStruct
+miss:
+  %after = WORD ptr %r 0
+  br label %record
+begin:
+  %n.arguments = WORD i64 %r 1
+  %specs = WORD ptr %r 2
+  %n.sizes = WORD i64 %r 3
+  %n.results = WORD i64 %r 4
+  %as.many = icmp eq i64 %n.arguments, %given
+  br i1 %as.many, label %forget, label %miss
+
+; --- all sizes unknown
+forget:
+  %f = phi i64 [ 0, %begin ], [ %f1, %forget.one ]
+  %f.more = icmp ult i64 %f, %n.sizes
+  br i1 %f.more, label %forget.one, label %argument
+forget.one:
+  %f.at = getelementptr i64, ptr %sizes, i64 %f
+  store i64 UNKNOWN, ptr %f.at
+  %f1 = add i64 %f, 1
+  br label %forget
+
+; --- one argument after the other
+argument:
+  %i = phi i64 [ 0, %forget ], [ %i1, %fits ]
+  %i.more = icmp ult i64 %i, %n.arguments
+  br i1 %i.more, label %look, label %exact
+fits:
+  %i1 = add i64 %i, 1
+  br label %argument
+look:
+  %spec.at = mul i64 %i, 8
+  %spec = getelementptr i64, ptr %specs, i64 %spec.at
+  %object.at = getelementptr ptr, ptr %arguments, i64 %i
+  %object = load ptr, ptr %object.at
+  %type = WORD ptr %object 1
+  %kind = WORD i64 %spec 0
+  %expected = WORD ptr %spec 1
+  %slot = WORD i64 %spec 2
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %slot
+  switch i64 %kind, label %miss [ i64 0, label %array i64 1, label %same i64 2, label %number i64 3, label %number ]
+same:
+  %is.same = icmp eq ptr %object, %expected
+  br i1 %is.same, label %fits, label %miss
+number:
+  %is.float = icmp eq ptr %type, %float
+  br i1 %is.float, label %convert, label %miss
+convert:
+  %double = WORD double %object 2
+  %single = fptrunc double %double to float
+  %number.at = getelementptr i64, ptr %numbers, i64 %i
+  store ptr %number.at, ptr %pointer.at
+  %as.single = icmp eq i64 %kind, 2
+  br i1 %as.single, label %narrow, label %wide
+narrow:
+  store float %single, ptr %number.at
+  br label %fits
+wide:
+  store double %double, ptr %number.at
+  br label %fits
+array:
+  %is.array = icmp eq ptr %type, %ndarray
+  br i1 %is.array, label %dtype, label %miss
+dtype:
+  %data = WORD ptr %object 2
+  %ndim32 = WORD i32 %object 3
+  %ndim = zext i32 %ndim32 to i64
+  %shape = WORD ptr %object 4
+  %strides = WORD ptr %object 5
+  %descr = WORD ptr %object 7
+  %flags32 = WORD i32 %object 8
+  %flags = zext i32 %flags32 to i64
+  %want.ndim = WORD i64 %spec 3
+  %axes = WORD ptr %spec 4
+  %want.flags = WORD i64 %spec 5
+  %item = WORD i64 %spec 6
+  %compare = WORD i64 %spec 7
+  store ptr %data, ptr %pointer.at
+  %same.dtype = icmp eq ptr %descr, %expected
+  %same.ndim = icmp eq i64 %ndim, %want.ndim
+  %set.flags = and i64 %flags, %want.flags
+  %same.flags = icmp eq i64 %set.flags, %want.flags
+  %good1 = and i1 %same.dtype, %same.ndim
+  %good2 = and i1 %good1, %same.flags
+  br i1 %good2, label %axis, label %miss
+axis:
+  %d = phi i64 [ 0, %dtype ], [ %d1, %axis.fits ]
+  %d.more = icmp ult i64 %d, %ndim
+  br i1 %d.more, label %extent, label %fits
+axis.fits:
+  %d1 = add i64 %d, 1
+  br label %axis
+extent:
+  %d2 = mul i64 %d, 2
+  %want.at = getelementptr i64, ptr %axes, i64 %d2
+  %want = load i64, ptr %want.at
+  %have.at = getelementptr i64, ptr %shape, i64 %d
+  %have = load i64, ptr %have.at
+  %is.named = icmp slt i64 %want, 0
+  br i1 %is.named, label %named, label %fixed
+fixed:
+  %same.extent = icmp eq i64 %want, %have
+  br i1 %same.extent, label %step, label %miss
+named:
+  %name = sub i64 -1, %want
+  %known.at = getelementptr i64, ptr %sizes, i64 %name
+  %known = load i64, ptr %known.at
+  %is.new = icmp eq i64 %known, UNKNOWN
+  %is.equal = icmp eq i64 %known, %have
+  store i64 %have, ptr %known.at
+  %agrees = or i1 %is.new, %is.equal
+  br i1 %agrees, label %step, label %miss
+step:
+  %steps = icmp ne i64 %compare, 0
+  br i1 %steps, label %stride, label %axis.fits
+stride:
+  %want.stride = WORD i64 %want.at 1
+  %stride.at = getelementptr i64, ptr %strides, i64 %d
+  %have.stride = load i64, ptr %stride.at
+  %named.stride = sub i64 %want.stride, NAMED_STRIDE
+  %is.fixed = icmp ugt i64 %named.stride, 64
+  br i1 %is.fixed, label %fixed.stride, label %name.stride
+fixed.stride:
+  %same.stride = icmp eq i64 %want.stride, %have.stride
+  br i1 %same.stride, label %axis.fits, label %miss
+name.stride:
+  %elements = sdiv i64 %have.stride, %item
+  %rest = srem i64 %have.stride, %item
+  %whole = icmp eq i64 %rest, 0
+  %step.at = getelementptr i64, ptr %sizes, i64 %named.stride
+  %step.known = load i64, ptr %step.at
+  %step.new = icmp eq i64 %step.known, UNKNOWN
+  %step.equal = icmp eq i64 %step.known, %elements
+  store i64 %elements, ptr %step.at
+  %step.agrees = or i1 %step.new, %step.equal
+  %step.good = and i1 %step.agrees, %whole
+  br i1 %step.good, label %axis.fits, label %miss
+
+; --- the very sizes that were checked
+exact:
+  %sizes.checked = WORD ptr %r 11
+  %any.sizes = icmp eq ptr %sizes.checked, null
+  br i1 %any.sizes, label %constants, label %exact.one
+exact.one:
+  %e = phi i64 [ 0, %exact ], [ %e1, %exact.same ]
+  %e.more = icmp ult i64 %e, %n.sizes
+  br i1 %e.more, label %exact.look, label %constants
+exact.look:
+  %e.at = getelementptr i64, ptr %sizes, i64 %e
+  %e.have = load i64, ptr %e.at
+  %e.want.at = getelementptr i64, ptr %sizes.checked, i64 %e
+  %e.want = load i64, ptr %e.want.at
+  %e.same = icmp eq i64 %e.have, %e.want
+  br i1 %e.same, label %exact.same, label %miss
+exact.same:
+  %e1 = add i64 %e, 1
+  br label %exact.one
+
+; --- it fits: constants and results
+constants:
+  %n.constants = WORD i64 %r 6
+  %constant.table = WORD ptr %r 7
+  br label %constant
+constant:
+  %c = phi i64 [ 0, %constants ], [ %c1, %constant.one ]
+  %c.more = icmp ult i64 %c, %n.constants
+  br i1 %c.more, label %constant.one, label %shapes
+constant.one:
+  %c2 = mul i64 %c, 2
+  %c.at = getelementptr i64, ptr %constant.table, i64 %c2
+  %c.slot = WORD i64 %c.at 0
+  %c.data = WORD ptr %c.at 1
+  %c.to = getelementptr ptr, ptr %pointers, i64 %c.slot
+  store ptr %c.data, ptr %c.to
+  %c1 = add i64 %c, 1
+  br label %constant
+shapes:
+  %shapes.code = WORD ptr %r 10
+  call void %shapes.code(ptr %sizes, ptr %extents)
+  %result.table = WORD ptr %r 5
+  br label %result
+result:
+  %j = phi i64 [ 0, %shapes ], [ %j1, %result.next ]
+  %made = phi i64 [ 0, %shapes ], [ %made1, %result.next ]
+  %dims = phi ptr [ %extents, %shapes ], [ %dims1, %result.next ]
+  %j.more = icmp ult i64 %j, %n.results
+  br i1 %j.more, label %result.one, label %temporaries
+result.next:
+  %made1 = phi i64 [ %made, %conceal ], [ %made.one, %own ]
+  %dims1 = getelementptr i64, ptr %dims, i64 %result.ndim
+  %j1 = add i64 %j, 1
+  br label %result
+result.one:
+  %j5 = mul i64 %j, 5
+  %result.at = getelementptr i64, ptr %result.table, i64 %j5
+  %result.descr = WORD ptr %result.at 0
+  %result.slot = WORD i64 %result.at 1
+  %result.ndim = WORD i64 %result.at 2
+  %result.item = WORD i64 %result.at 3
+  %result.visible = WORD i64 %result.at 4
+  %result.to = getelementptr ptr, ptr %pointers, i64 %result.slot
+  %shown = icmp ne i64 %result.visible, 0
+  br i1 %shown, label %count, label %conceal
+conceal:
+  %hidden.at = getelementptr i64, ptr %hidden, i64 %j
+  store ptr %hidden.at, ptr %result.to
+  br label %result.next
+count:
+  %k = phi i64 [ 0, %result.one ], [ %k1, %count.one ]
+  %bytes = phi i64 [ %result.item, %result.one ], [ %bytes1, %count.one ]
+  %k.more = icmp ult i64 %k, %result.ndim
+  br i1 %k.more, label %count.one, label %make
+count.one:
+  %dim.at = getelementptr i64, ptr %dims, i64 %k
+  %dim = load i64, ptr %dim.at
+  %bytes1 = mul i64 %bytes, %dim
+  %k1 = add i64 %k, 1
+  br label %count
+make:
+  %memory = call ptr @allocate(i64 %bytes)
+  %no.memory = icmp eq ptr %memory, null
+  br i1 %no.memory, label %exhausted, label %wrap
+wrap:
+  call void @Py_IncRef(ptr %result.descr)
+  %nd = trunc i64 %result.ndim to i32
+  %x = call ptr %new(ptr %ndarray, ptr %result.descr, i32 %nd, ptr %dims, ptr null, ptr %memory, i32 1281, ptr null)
+  %no.array = icmp eq ptr %x, null
+  br i1 %no.array, label %refused, label %own
+own:
+  call void @Py_IncRef(ptr %owner)
+  %owner.at = getelementptr i8, ptr %x, i64 OWNER
+  store ptr %owner, ptr %owner.at
+  %x.flags.at = getelementptr i8, ptr %x, i64 FLAGS
+  %x.flags = load i32, ptr %x.flags.at
+  %x.flags1 = or i32 %x.flags, 4
+  store i32 %x.flags1, ptr %x.flags.at
+  store ptr %memory, ptr %result.to
+  %x.at = getelementptr ptr, ptr %results, i64 %made
+  store ptr %x, ptr %x.at
+  %made.one = add i64 %made, 1
+  br label %result.next
+exhausted:
+  %e.none = call ptr @PyErr_NoMemory()
+  br label %undo
+refused:
+  call void @release(ptr %memory)
+  br label %undo
+
+; --- temporaries, and the call
+temporaries:
+  %arena.code = WORD ptr %r 9
+  %need = call i64 %arena.code(ptr %sizes)
+  %needs = icmp sgt i64 %need, 0
+  br i1 %needs, label %reserve, label %go
+reserve:
+  %reserved = call ptr @allocate(i64 %need)
+  %no.arena = icmp eq ptr %reserved, null
+  br i1 %no.arena, label %exhausted, label %go
+go:
+  %arena = phi ptr [ null, %temporaries ], [ %reserved, %reserve ]
+  %program = WORD ptr %r 8
+  %large = WORD i64 %r 12
+  %is.large = icmp ne i64 %large, 0
+  br i1 %is.large, label %without, label %with
+without:
+  %thread = call ptr @PyEval_SaveThread()
+  call void %program(ptr %pointers, ptr %sizes, ptr %arena, ptr @launch)
+  call void @PyEval_RestoreThread(ptr %thread)
+  br label %ran
+with:
+  call void %program(ptr %pointers, ptr %sizes, ptr %arena, ptr @launch)
+  br label %ran
+ran:
+  call void @release(ptr %arena)
+  %n.checks = WORD i64 %r 14
+  %check.table = WORD ptr %r 15
+  br label %check
+
+; --- indices: least and largest must lie in -extent .. extent-1, unless there was none (least > largest)
+check:
+  %h = phi i64 [ 0, %ran ], [ %h1, %check.good ]
+  %h.more = icmp ult i64 %h, %n.checks
+  br i1 %h.more, label %check.one, label %finish
+check.one:
+  %h4 = mul i64 %h, 4
+  %check.at = getelementptr i64, ptr %check.table, i64 %h4
+  %least.slot = WORD i64 %check.at 0
+  %largest.slot = WORD i64 %check.at 1
+  %limit = WORD i64 %check.at 2
+  %width = WORD i64 %check.at 3
+  %least.to = getelementptr ptr, ptr %pointers, i64 %least.slot
+  %least.at = load ptr, ptr %least.to
+  %largest.to = getelementptr ptr, ptr %pointers, i64 %largest.slot
+  %largest.at = load ptr, ptr %largest.to
+  %is.narrow = icmp eq i64 %width, 4
+  br i1 %is.narrow, label %read4, label %read8
+read4:
+  %least4 = load i32, ptr %least.at
+  %largest4 = load i32, ptr %largest.at
+  %least4.wide = sext i32 %least4 to i64
+  %largest4.wide = sext i32 %largest4 to i64
+  br label %bounds
+read8:
+  %least8 = load i64, ptr %least.at
+  %largest8 = load i64, ptr %largest.at
+  br label %bounds
+bounds:
+  %least = phi i64 [ %least4.wide, %read4 ], [ %least8, %read8 ]
+  %largest = phi i64 [ %largest4.wide, %read4 ], [ %largest8, %read8 ]
+  %lowest = sub i64 0, %limit
+  %low = icmp sge i64 %least, %lowest
+  %high = icmp slt i64 %largest, %limit
+  %inside = and i1 %low, %high
+  %empty = icmp sgt i64 %least, %largest
+  %good = or i1 %inside, %empty
+  br i1 %good, label %check.good, label %outside
+check.good:
+  %h1 = add i64 %h, 1
+  br label %check
+outside:
+  br label %undo
+
+; --- the results, as the kernel's user wants them
+finish:
+  %way = WORD i64 %r 13
+  %only = icmp eq i64 %way, 0
+  br i1 %only, label %single.result, label %tuple
+single.result:
+  %alone = load ptr, ptr %results
+  ret ptr %alone
+tuple:
+  %all = call ptr @PyTuple_New(i64 %made)
+  %no.tuple = icmp eq ptr %all, null
+  br i1 %no.tuple, label %undo, label %fill
+fill:
+  %m = phi i64 [ 0, %tuple ], [ %m1, %fill.one ]
+  %m.more = icmp ult i64 %m, %made
+  br i1 %m.more, label %fill.one, label %filled
+fill.one:
+  %m.at = getelementptr ptr, ptr %results, i64 %m
+  %one = load ptr, ptr %m.at
+  %m.set = call i32 @PyTuple_SetItem(ptr %all, i64 %m, ptr %one)
+  %m1 = add i64 %m, 1
+  br label %fill
+filled:
+  %flat = icmp eq i64 %way, 1
+  br i1 %flat, label %as.tuple, label %hand.over
+as.tuple:
+  ret ptr %all
+hand.over:
+  %finisher = inttoptr i64 %way to ptr
+  %shaped = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %finisher, ptr %all, ptr null)
+  call void @Py_DecRef(ptr %all)
+  ret ptr %shaped
+
+; --- give back what was made; with an index outside, the long way tells which
+undo:
+  %slow = phi i1 [ false, %exhausted ], [ false, %refused ], [ true, %outside ], [ false, %tuple ]
+  br label %undo.next
+undo.next:
+  %u = phi i64 [ 0, %undo ], [ %u1, %undo.one ]
+  %u.more = icmp ult i64 %u, %made
+  br i1 %u.more, label %undo.one, label %undone
+undo.one:
+  %u.at = getelementptr ptr, ptr %results, i64 %u
+  %u.x = load ptr, ptr %u.at
+  call void @Py_DecRef(ptr %u.x)
+  %u1 = add i64 %u, 1
+  br label %undo.next
+undone:
+  br i1 %slow, label %unknown, label %failed
+failed:
+  ret ptr null
+}
+"""
+
+
+def text() -> str:
+    """The text, with `%x = WORD type table number` and the numbers above written out."""
+    out = _TEXT
+    for name, value in (("NAMED_STRIDE", NAMED_STRIDE), ("UNKNOWN", UNKNOWN), ("OWNER", OWNER), ("FLAGS", FLAGS)):
+        out = out.replace(name, str(value))
+    word = r"\1.word = getelementptr i64, ptr \3, i64 \4\n  \1 = load \2, ptr \1.word, align 8"
+    return re.sub(r"(%[\w.]+) = WORD (\w+) ([%@][\w.]+) (\d+)", word, out)
