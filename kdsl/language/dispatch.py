@@ -1,0 +1,111 @@
+"""Where a call of the language goes: into the program that is being traced, or, on arrays, to a kernel of its own.
+
+In:  a function of the language and its arguments.  Out: its tracer, or the arrays that a one-equation kernel returns.
+The front end opens a trace with `with tracing(builder) as trace:`; kernel.py puts its own function into `eager`.
+Read before: ir/rules.py. Read next: tracer.py, operands.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from kdsl.errors import ArgumentError, KdslError
+from kdsl.ir.location import find_location
+from kdsl.ir.rules import Builder
+from kdsl.ir.sizes import Extent
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Check:
+    """What must hold of the named sizes at each call, and the mistake if it does not: left == right or left >= right."""
+
+    left: Extent
+    relation: str  # "==" | ">="
+    right: Extent
+    mistake: KdslError
+
+
+@dataclass(eq=False)
+class Trace:
+    """A program in the making: its builder, what must be checked at the call, and whether the language itself is running."""
+
+    builder: Builder
+    checks: list[Check] = field(default_factory=list)
+    inside: bool = False
+
+
+class _State(threading.local):
+    trace: Trace | None = None
+
+
+_state = _State()
+FUNCTIONS: dict[str, Callable[..., Any]] = {}  # every public function by name: operators and NumPy's names are looked up here
+
+
+def _no_kernels(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    raise ArgumentError(f"kd.{function.__name__} was called outside a kernel before kdsl.kernel was imported")
+
+
+eager: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] = _no_kernels
+
+
+def set_eager(run: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> None:
+    """From now on `run(function, args, kwargs)` answers calls outside a kernel."""
+    global eager
+    eager = run
+
+
+@contextmanager
+def tracing(builder: Builder) -> Iterator[Trace]:
+    """Emit into `builder` while the block runs; nested traces return to the outer one."""
+    outer, _state.trace = _state.trace, Trace(builder)
+    try:
+        yield _state.trace
+    finally:
+        _state.trace = outer
+
+
+def current() -> Trace | None:
+    """The trace of this thread, or None outside a kernel."""
+    return _state.trace
+
+
+def public(function: F) -> F:
+    """Make a definition part of the language: one place in the user's source for each call, and arrays outside a kernel."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        trace = _state.trace
+        if trace is None:
+            return eager(call, args, kwargs)
+        if trace.inside:
+            return function(*args, **kwargs)
+        trace.inside = True
+        trace.builder.location = find_location()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            trace.inside = False
+
+    home = function.__module__.rpartition(".")[2]
+    FUNCTIONS[f"random.{function.__name__}" if home == "random" else function.__name__] = call
+    return call  # type: ignore[return-value]
+
+
+def require(left: Extent, relation: str, right: Extent, mistake: KdslError) -> None:
+    """Raise `mistake` unless left relation right ("==" or ">="); where that hangs on named sizes, check it at the call."""
+    if isinstance(left, int) and isinstance(right, int):
+        holds = left == right if relation == "==" else left >= right
+        if not holds:
+            raise mistake
+        return
+    trace = _state.trace
+    assert trace is not None, "named sizes exist only while tracing"
+    trace.checks.append(Check(left, relation, right, mistake))
