@@ -213,7 +213,8 @@ def _usable() -> bool:
     def read(x: Any, offset: int, kind: Any = ctypes.c_int64) -> Any:
         return kind.from_address(id(x) + offset).value
 
-    for x in (np.zeros((3, 5), np.float32), np.zeros((4, 6), np.int64)[::2, ::-1], np.zeros((), np.float64), np.zeros((2, 0), "i1")):
+    probes = np.zeros((3, 5), np.float32), np.zeros((4, 6), np.int64)[::2, ::-1], np.zeros((), np.float64), np.zeros((2, 0), "i1")
+    for x in probes:
         flags = x.flags.c_contiguous | x.flags.f_contiguous << 1 | x.flags.owndata << 2 | x.flags.aligned << 8 | 0x400
         shape = (ctypes.c_int64 * x.ndim).from_address(read(x, 32)) if x.ndim else ()
         strides = (ctypes.c_int64 * x.ndim).from_address(read(x, 40)) if x.ndim else ()
