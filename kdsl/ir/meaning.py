@@ -140,9 +140,9 @@ def _window(c: Context, e: Equation, x: Array) -> Array:
 # --- reductions and contractions -------------------------------------------------------------------------------------------
 def _reduce(f: Callable[..., Array], op: Op) -> Meaning:
     def meaning(c: Context, e: Equation, x: Array) -> Array:
-        start = constant(identity(op, e.result.dtype), e.result.dtype, c)
-        keep = {"dtype": x.dtype} if op in (Op.SUM, Op.PROD) else {}
-        return f(x, axis=e.attributes["axes"], initial=start, **keep)
+        if op in (Op.SUM, Op.PROD):
+            return f(x, axis=e.attributes["axes"], dtype=x.dtype)
+        return f(x, axis=e.attributes["axes"], initial=constant(identity(op, e.result.dtype), e.result.dtype, c))
 
     return meaning
 

@@ -1,0 +1,134 @@
+"""simplify keeps the meaning of programs; each rule does what it says."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import kdsl.dtypes as dt
+from kdsl.ir.meaning import evaluate
+from kdsl.ir.ops import Op
+from kdsl.ir.printer import show
+from kdsl.ir.rules import Builder
+from kdsl.ir.sizes import size
+from kdsl.ir.tensor import Function, TensorType, Value
+from kdsl.ir.verify import verify
+from kdsl.transforms.simplify import RULES, simplify
+from tests.programs import programs
+from tests.tolerance import assert_close
+
+QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+def program(build, *types):
+    """A Function made by `build(builder, *values)`; types are (dtype, shape)."""
+    parameters = tuple(Value(TensorType(d, s), "xyzwuv"[i]) for i, (d, s) in enumerate(types))
+    b = Builder()
+    out = build(b, *parameters)
+    results = out if isinstance(out, tuple) else (out,)
+    f = Function("f", parameters, tuple(b.equations), results)
+    verify(f)
+    return f
+
+
+def ops(function):
+    return [e.op for e in function.equations]
+
+
+@QUICK
+@given(programs(dtypes=("f64",)))
+def test_random_programs_keep_their_meaning(p):
+    simple = simplify(p.function)
+    verify(simple)
+    for got, expected in zip(evaluate(simple, *p.arrays), evaluate(p.function, *p.arrays), strict=True):
+        assert_close(got, expected, "float32", operations=100)
+    again = simplify(simple)
+    verify(again)
+
+
+def test_every_rule_says_what_it_does():
+    for rules in RULES.values():
+        for r in rules:
+            assert r.text, r.name
+
+
+N = size("N")
+ROW = (dt.f32, (4, 8))
+
+
+def test_softmax_divides_small_arrays():
+    def softmax(b, x):
+        m = b.broadcast_to(b.reduce(Op.MAX, x, (1,), True), x.shape)
+        e = b.emit(Op.EXP, b.emit(Op.SUB, x, m))
+        return b.emit(Op.DIV, e, b.broadcast_to(b.reduce(Op.SUM, e, (1,), True), x.shape))
+
+    assert show(simplify(program(softmax, ROW))) == (
+        "f(x:f32[4, 8])\n  %0:f32[4] = max x {axes=(1,)}\n  %1:f32[4, 8] = broadcast %0 {axes=(0,), shape=(4, 8)}\n"
+        "  %2:f32[4, 8] = sub x %1\n  %3:f32[4, 8] = exp %2\n  %4:f32[4] = sum %3 {axes=(1,)}\n  %5:f32[4] = div 1.0 %4\n"
+        "  %6:f32[4, 8] = broadcast %5 {axes=(0,), shape=(4, 8)}\n  %7:f32[4, 8] = mul %3 %6\n  return %7"
+    )
+
+
+def test_division_leaves_attention():
+    def f(b, s, v):
+        k = b.broadcast_to(b.reduce(Op.SUM, s, (1,), True), s.shape)
+        return b.dot("mk", "kn", "mn", b.emit(Op.DIV, b.emit(Op.EXP, s), k), v)
+
+    assert ops(simplify(program(f, ROW, (dt.f32, (8, 3))))) == [
+        Op.SUM, Op.EXP, Op.DIV, Op.DOT, Op.BROADCAST, Op.MUL,
+    ]  # fmt: skip
+
+
+def test_a_sum_of_products_is_a_dot_and_the_other_way_round():
+    def f(b, x, y):
+        p = b.emit(Op.BROADCAST, x, shape=(4, 3, 8), axes=(0, 2))
+        q = b.emit(Op.BROADCAST, y, shape=(4, 3, 8), axes=(1, 2))
+        return b.reduce(Op.SUM, b.emit(Op.MUL, p, q), (2,))
+
+    assert ops(simplify(program(f, ROW, (dt.f32, (3, 8))))) == [Op.DOT]
+    assert Op.DOT not in ops(simplify(program(lambda b, x, y: b.dot("mk", "k", "m", x, y), ROW, (dt.f32, (8,)))))
+
+
+def test_numbers_keep_their_nan_and_signs():
+    def f(b, x):
+        return b.emit(Op.MUL, x, 0.0), b.emit(Op.ADD, x, 0.0), b.emit(Op.SUB, x, x), b.emit(Op.DIV, x, x)
+
+    simple = simplify(program(f, (dt.f32, (5,))))
+    assert len(simple.equations) == 4
+    x = np.array([np.nan, np.inf, -0.0, 0.0, 1.0], np.float32)
+    for got, expected in zip(evaluate(simple, x), evaluate(program(f, (dt.f32, (5,))), x), strict=True):
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(expected))
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_integers_fold_as_they_are_computed():
+    def f(b, x):
+        full = b.full(200, (3,), dt.u8)
+        return b.emit(Op.ADD, b.emit(Op.ADD, b.emit(Op.ADD, full, 100), x), 0), b.emit(Op.ADD, b.emit(Op.ADD, x, 250), 10)
+
+    simple = simplify(program(f, (dt.u8, (3,))))
+    assert [e.operands[1] for e in simple.equations] == [44, 4]
+
+
+def test_a_named_size_is_not_one():
+    def f(b, x):
+        return b.reduce(Op.SUM, x, (1,)), b.emit(Op.RESHAPE, x, shape=(N * 1,))
+
+    assert ops(simplify(program(f, (dt.f32, (N, 1))))) == [Op.RESHAPE]
+    assert ops(simplify(program(lambda b, x: b.reduce(Op.SUM, x, (0,)), (dt.f32, (N, 1))))) == [Op.SUM]
+
+
+@pytest.mark.parametrize("dtype", [dt.f16, dt.bf16])
+def test_casts_to_half_types_stay(dtype):
+    f = program(lambda b, x: b.emit(Op.CAST, b.emit(Op.CAST, x, dtype=dtype), dtype=dt.f32), (dt.f32, (3,)))
+    assert ops(simplify(f)) == [Op.CAST, Op.CAST]
+    wide = program(lambda b, x: b.emit(Op.CAST, b.emit(Op.CAST, x, dtype=dt.f64), dtype=dt.f32), (dt.f32, (3,)))
+    assert ops(simplify(wide)) == []
+
+
+def test_sum_of_constant_over_a_named_axis_counts_it():
+    f = program(lambda b, x: b.reduce(Op.SUM, b.emit(Op.BROADCAST, x, shape=(3, N), axes=(0,)), (1,)), (dt.f32, (3,)))
+    simple = simplify(f)
+    verify(simple)
+    x = np.array([1, 2, 3], np.float32)
+    np.testing.assert_array_equal(evaluate(simple, x, sizes={"N": 7})[0], 7 * x)
+    assert Op.SUM not in ops(simple)
