@@ -112,6 +112,8 @@ any_ = DTypeClass("any", frozenset({"bool", "signed", "unsigned", "floating"}))
 ALL = (bool_, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64)
 BY_NAME = {d.name: d for d in ALL}
 BY_NUMPY = {d.numpy: d for d in ALL}
+int8, int16, int32, int64, uint8, uint16, uint32, uint64 = i8, i16, i32, i64, u8, u16, u32, u64
+float16, bfloat16, float32, float64 = f16, bf16, f32, f64
 STANDARD_NAMES = {  # the array API standard's names
     "bool": bool_, "int8": i8, "int16": i16, "int32": i32, "int64": i64, "uint8": u8, "uint16": u16, "uint32": u32,
     "uint64": u64, "float16": f16, "bfloat16": bf16, "float32": f32, "float64": f64,

@@ -55,3 +55,8 @@ def parse_target(text: str) -> Target:
     if kind in ("cuda", "emulator"):
         return Target(kind, level or "sm_80", 16, 255, 0, 96 * 1024)
     raise ValueError(f"no target is called {text!r}; there are cpu, cpu:{', cpu:'.join(LEVELS)}, cuda, cuda:sm_XX and emulator")
+
+
+def default_target() -> str:
+    """What KDSL_TARGET says, else this machine's CPU."""
+    return os.environ.get("KDSL_TARGET") or "cpu"

@@ -8,6 +8,8 @@ Read next: errors.py, which draws what is found here.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import linecache
 import os
@@ -80,7 +82,7 @@ def find_location_of_mistake() -> Location | None:
             if skip:
                 skip -= 1
             elif not _is_library(code.co_filename) or code.co_filename != (beyond or [here])[-1].file:
-                beyond.append(_place(code, frame.f_lasti))
+                beyond.append(place(code, frame.f_lasti))
                 if not _is_library(code.co_filename):
                     break
         frame = frame.f_back
@@ -89,8 +91,25 @@ def find_location_of_mistake() -> Location | None:
 
 def location_of_call(function: Callable[..., Any]) -> Location | None:
     """The line of a function's `def` or lambda: what mistakes about its parameters point at."""
-    code = getattr(function, "__code__", None)
+    code = code_of(function)
     return None if code is None else Location(code.co_filename, code.co_firstlineno, function=code.co_name)
+
+
+def user_stacklevel() -> int:
+    """The `stacklevel` with which warnings.warn, called by our caller, points at the user's line."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code object behind a function, lambda, bound method or partial."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(inspect.unwrap(function), "__code__", None) or getattr(getattr(function, "__call__", None), "__code__", None)
 
 
 def _is_library(file: str) -> bool:
@@ -102,12 +121,12 @@ def _shared(key: tuple[int, ...], codes: tuple[CodeType, ...]) -> Location:
     if found is None:
         if len(_known) > 100_000:
             _known.clear()
-        first, *callers = (_place(code, instruction) for code, instruction in zip(codes, key[1::2]))
+        first, *callers = (place(code, instruction) for code, instruction in zip(codes, key[1::2]))
         found = _known[key] = (replace(first, callers=tuple(callers)) if callers else first, codes)
     return found[0]
 
 
-def _place(code: CodeType, instruction: int) -> Location:
+def place(code: CodeType, instruction: int) -> Location:
     """One instruction of a code object as a place. Python counts columns in UTF-8 bytes, people in characters."""
     line, end_line, start, stop = next(itertools.islice(code.co_positions(), instruction // 2, None))
     if line is None:

@@ -1,0 +1,211 @@
+"""@kernel: the object that a user holds. Called on arrays it runs compiled code; called in a kernel it becomes part of it.
+
+In:  any Python callable.  Out: Kernel, with its derivatives (`vjp`, `pullback`, `defvjp`) and everything there is to look at.
+Read before: frontend/signature.py, specialisation.py. Read next: gradients.py, pipeline.py, inspection/.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kdsl import pipeline
+from kdsl.errors import ArgumentError, hide_own_frames
+from kdsl.frontend.annotations import calling_scope, parameters_of
+from kdsl.frontend.captured import Captured
+from kdsl.frontend.signature import Call, Reader
+from kdsl.frontend.trace import Traced, has_tracers, inlined, require_equal, trace, tracer_of
+from kdsl.frontend.trees import unflatten
+from kdsl.gradients import Pullback, Vjp, call_with_rule, value_and_gradient
+from kdsl.inspection.looking import Looking
+from kdsl.inspection.verify import Report, verify_kernel
+from kdsl.ir.meaning import evaluate
+from kdsl.language.dispatch import set_eager
+from kdsl.specialisation import Specialisation, Specialisations, as_array, target_named
+from kdsl.target import default_target
+
+
+def kernel(function: Callable[..., Any] | None = None, *, target: str | None = None, types: Any = None) -> Any:
+    """Make a kernel of any Python callable: `@kd.kernel`, or `kd.kernel(f, target="cpu", types=(kd.f32["N"],))`.
+
+    Example: `double = kd.kernel(lambda x: x + x)`
+    """
+    scope = calling_scope(1)
+    if function is None:
+        return lambda f: Kernel(f, target, types, scope)
+    return Kernel(function, target, types, scope)
+
+
+class Kernel(Looking):
+    """A Python callable that runs as compiled kernels."""
+
+    def __init__(
+        self, function: Callable[..., Any], target: str | None = None, types: Any = None, scope: Mapping[str, Any] | None = None
+    ) -> None:
+        if isinstance(function, Kernel):
+            target, function = target or function.target, function.function
+        if not callable(function):
+            raise ArgumentError(f"a kernel is made of a callable, and {function!r} is none")
+        self.function = function
+        self.target = target
+        self.label = label_of(function)
+        self.reader = Reader(function, self.label, parameters_of(function, types, scope or {}), as_array)
+        self.rule: Callable[..., Any] | None = None
+        self._traces = Specialisations(self.label)
+        self._programs: dict[Any, Specialisation] = {}
+        self._bound: weakref.WeakKeyDictionary[Any, Kernel] = weakref.WeakKeyDictionary()
+        functools.update_wrapper(self, function, updated=())
+        if target is not None:
+            target_named(target)
+
+    # --- calling ----------------------------------------------------------------------------------------------------------
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            out = kwargs.pop("out") if "out" in kwargs and "out" not in self.reader.parameters else None
+            call = self.read(args, kwargs)
+            if has_tracers(call):
+                return self._inline(call)
+            return self.specialise(call).call(call.tensors, out)
+        except Exception as error:
+            hide_own_frames(error)
+            raise
+
+    def _inline(self, call: Call) -> Any:
+        """This kernel inside another: its equations join the outer kernel's; with a rule of its own it stays a call."""
+        if self.rule is not None:
+            traced = call_with_rule(self, call)
+            return unflatten(traced.tree, iter(inlined(traced, call.tensors)))
+        args, kwargs = call.signature.rebuild(tracer_of(x) for x in call.tensors)
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """A kernel defined in a class: `self` is part of the kernel."""
+        if instance is None:
+            return self
+        found = self._bound.get(instance)
+        if found is None:
+            found = self._bound[instance] = Kernel(functools.partial(self.function, instance), self.target)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.label}>"
+
+    # --- compiling --------------------------------------------------------------------------------------------------------
+    def read(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        """The arguments as the compiler sees them."""
+        return self.reader.read(tuple(args), kwargs, require_equal)
+
+    def traced(self, call: Call) -> Traced:
+        """The program that the body describes for these types: the body runs once for each kind of arguments."""
+        if has_tracers(call):
+            return trace(self.function, call.signature, self.label)
+        with self._traces.lock:
+            found = self._traces.get(call.signature.key)
+            if found is None:
+                found = trace(self.function, call.signature, self.label)
+                self._traces.put(call.signature.key, found, call.signature)
+                self._traces.captured = Captured(self.function)
+            return found
+
+    def differentiable(self, call: Call) -> Traced:
+        """`traced`, or a single call of it where the kernel has a rule of its own."""
+        return self.traced(call) if self.rule is None else call_with_rule(self, call)
+
+    def specialise(self, call: Call, target: str | None = None) -> Specialisation:
+        """The compiled program for these types."""
+        key = call.signature.key, target or self.target or default_target()
+        with self._traces.lock:
+            traced = self.traced(call)
+            found = self._programs.get(key)
+            if found is None or found.traced is not traced:
+                compiled = pipeline.compile_forward(traced.function, call.signature.strides, target_named(key[1]))
+                found = self._programs[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes)
+            return found
+
+    # --- derivatives ------------------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def vjp(self) -> Vjp:
+        """`f.vjp(*args, *cotangents)`: one gradient for each positional floating tensor argument."""
+        return Vjp(self)
+
+    @functools.cached_property
+    def pullback(self) -> Pullback:
+        """`results, pullback = f.pullback(*args)`: the forward runs once; `pullback(*cotangents)` gives what `vjp` gives."""
+        return Pullback(self)
+
+    def defvjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Use `rule(args, results, cotangents)` as this kernel's derivative: one gradient or None per positional argument."""
+        if not callable(rule):
+            raise ArgumentError(f"a rule is a callable, and {rule!r} is none")
+        self.rule = rule
+        for derived in ("vjp", "pullback"):
+            self.__dict__.pop(derived, None)
+        return rule
+
+    # --- looking ----------------------------------------------------------------------------------------------------------
+    def looked_at(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None) -> list[pipeline.Compiled]:
+        """The compiled programs that inspection/ shows."""
+        return [self.specialise(self.read(self.reader.completed(types, statics), statics), target).compiled]
+
+    def reference(self, *args: Any, **kwargs: Any) -> Any:
+        """The NumPy meaning of this call: floating values in f64, rounded to the kernel's dtypes."""
+        try:
+            call = self.read(args, kwargs)
+            traced = self.traced(call)
+            sizes = Specialisation(None, traced, traced.tree, call.signature.sizes).bind(call.tensors)
+            return unflatten(traced.tree, iter(evaluate(traced.function, *call.tensors, sizes=sizes, exact=True)))
+        except Exception as error:
+            hide_own_frames(error)
+            raise
+
+    def verify(self, *args: Any, **kwargs: Any) -> Report:
+        """Compare with the NumPy meaning on every target that this machine runs, and check gradients by finite differences."""
+        return verify_kernel(self, args, kwargs)
+
+
+def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Kernel:
+    """The gradient of a 0-d floating result with respect to the positional arguments `argnums`, as a kernel.
+
+    Example: `kd.grad(lambda w, x: kd.sum((x @ w) ** 2))(w, x)`
+    """
+    return _gradient(function, argnums, False, calling_scope(1))
+
+
+def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Kernel:
+    """Like `grad`, but the kernel returns (result, gradient).
+
+    Example: `loss, dw = kd.value_and_grad(lambda w, x: kd.sum((x @ w) ** 2))(w, x)`
+    """
+    return _gradient(function, argnums, True, calling_scope(1))
+
+
+def _gradient(function: Callable[..., Any], argnums: int | Sequence[int], with_value: bool, scope: Mapping[str, Any]) -> Kernel:
+    inner = function if isinstance(function, Kernel) else Kernel(function, scope=scope)
+    out = Kernel(value_and_gradient(inner, argnums, with_value), inner.target)
+    out.reader.parameters = inner.reader.parameters
+    return out
+
+
+def label_of(function: Callable[..., Any]) -> str:
+    """What messages call a callable."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", type(function).__name__)
+    return "lambda" if name == "<lambda>" else name
+
+
+# --- the language outside a kernel ------------------------------------------------------------------------------------------
+_eager: dict[Callable[..., Any], Kernel] = {}
+
+
+def _run_eagerly(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function of the language on arrays: a kernel of that one call."""
+    found = _eager.get(function)
+    if found is None:
+        found = _eager[function] = Kernel(function)
+    return found(*args, **kwargs)
+
+
+set_eager(_run_eagerly)

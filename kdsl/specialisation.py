@@ -1,0 +1,146 @@
+"""One compiled program behind a kernel: made for certain types, run on any arguments that have them.
+
+In:  a tensor Function with what each call must bind and check.  Out: Specialisation.run(tensors) -> results in their structure.
+Programs are kept by what they compute, never by name: two specialisations that trace to one program share its code.
+Read before: frontend/signature.py, pipeline.py. Read next: kernel.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdsl.errors import ResultError, SpecialisationWarning, TargetError
+from kdsl.frontend.captured import Captured
+from kdsl.frontend.signature import Signature, SizeSource
+from kdsl.frontend.trace import Traced
+from kdsl.frontend.trees import Tree, flatten, unflatten
+from kdsl.ir.location import user_stacklevel
+from kdsl.ir.sizes import evaluate
+from kdsl.pipeline import Compiled
+from kdsl.target import Target, parse_target
+
+MANY = 16
+
+
+def as_array(x: Any) -> np.ndarray | None:
+    """A tensor argument as a NumPy array on the same memory; None for what is no tensor."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np.asarray(x)
+    if hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    return None
+
+
+def target_named(name: str) -> Target:
+    """The Target that a user's text names."""
+    try:
+        return parse_target(name)
+    except ValueError as error:
+        raise TargetError(str(error)) from None
+
+
+@dataclass(eq=False)
+class Specialisation:
+    """A compiled program with the structure of its results and what must hold at each call."""
+
+    compiled: Compiled | None
+    traced: Traced
+    tree: Tree
+    sizes: tuple[SizeSource, ...]
+
+    def bind(self, tensors: Sequence[Any]) -> dict[str, int]:
+        """The named sizes of a call, checked."""
+        sizes = sizes_of(self.sizes, tensors)
+        for check in self.traced.checks:
+            left, right = evaluate(check.left, sizes), evaluate(check.right, sizes)
+            if not (left == right if check.relation == "==" else left >= right):
+                raise check.mistake
+        return sizes
+
+    def run(self, tensors: Sequence[Any], out: Sequence[Any] | None = None) -> list[Any]:
+        """The results as a flat list."""
+        assert self.compiled is not None
+        return self.compiled.run(tensors, out, self.bind(tensors))
+
+    def call(self, tensors: Sequence[Any], out: Any = None) -> Any:
+        """The results in the structure that the kernel returns; `out` has that structure too."""
+        if out is None:
+            return unflatten(self.tree, iter(self.run(tensors)))
+        self.run(tensors, self._places(out))
+        return out
+
+    def _places(self, out: Any) -> list[Any]:
+        leaves: list[tuple[str, Any]] = []
+        tree = flatten(out, lambda x: hasattr(x, "shape"), "out", leaves)
+        if _shape_of_tree(tree) != _shape_of_tree(self.tree):
+            raise ResultError(f"out= has the structure {tree}, but the results have {self.tree}")
+        return [x for _, x in leaves]
+
+
+def sizes_of(sources: Sequence[SizeSource], tensors: Sequence[Any]) -> dict[str, int]:
+    """The named sizes that the tensors of a call tell."""
+    out = {}
+    for s in sources:
+        x = tensors[s.leaf]
+        out[s.name] = x.strides[s.axis] // x.itemsize if s.of_stride else x.shape[s.axis]
+    return out
+
+
+def _shape_of_tree(tree: Tree) -> Any:
+    """A structure in which tuples and lists are one."""
+    kind = "sequence" if isinstance(tree.kind, type) and issubclass(tree.kind, (tuple, list)) else tree.kind
+    return kind, tree.keys, tree.value, tuple(map(_shape_of_tree, tree.children))
+
+
+class Specialisations:
+    """All that one kernel has been compiled for; empty again when a global or closure value that it reads is another object."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.captured: Captured | None = None
+        self.known: dict[Any, Any] = {}
+        self.signatures: list[Signature] = []
+        self.warned = False
+        self.lock = threading.RLock()
+
+    def get(self, key: Any) -> Any:
+        """What was made for this key, or None."""
+        if self.captured is not None and not self.captured.unchanged():
+            self.known.clear()
+            self.captured = None
+        return self.known.get(key)
+
+    def put(self, key: Any, made: Any, signature: Signature) -> Any:
+        """Keep what was made for this key; say so once when there are very many."""
+        self.known[key] = made
+        self.signatures.append(signature)
+        if len(self.signatures) > MANY and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"{self.label} has been compiled for {len(self.signatures)} kinds of arguments: {_what_changes(self.signatures)}",
+                SpecialisationWarning,
+                stacklevel=user_stacklevel(),
+            )
+        return made
+
+
+def _what_changes(signatures: list[Signature]) -> str:
+    """The argument or axis that differs most from call to call, and what to do about it."""
+    seen: dict[tuple[str, str], set[Any]] = {}
+    for s in signatures:
+        for name, tree in (*zip(s.names, s.args), *s.kwargs.items()):
+            seen.setdefault((f"the static value of {name}", "annotate it with a 0-d type (kd.f32) to trace it"), set()).add(tree)
+        for leaf in s.leaves:
+            seen.setdefault((f"the dtype of {leaf.path}", "annotate it with one dtype"), set()).add(leaf.type.dtype)
+            seen.setdefault((f"the number of axes of {leaf.path}", "give it always the same number"), set()).add(leaf.type.ndim)
+            for axis, n in enumerate(leaf.type.shape):
+                way_out = 'give the axis a name in the annotation (kd.f32["N"]) to compile once for all sizes'
+                seen.setdefault((f"axis {axis} of {leaf.path}", way_out), set()).add(n)
+    (what, way_out) = max(seen, key=lambda k: len(seen[k]))
+    return f"{what} keeps changing; {way_out}"
