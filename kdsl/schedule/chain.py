@@ -1,3 +1,332 @@
-"""stub"""
-def schedule_chain(plan, target, memory):
-    raise NotImplementedError
+"""Products, folds and maps along a line -> a nest that keeps the line of a few rows in strips near the core.
+
+In:  a DotPlan with a line.  Out: packing kernels, then one kernel.
+
+    Parallel outer …, blocks of row tiles
+        Stream row tile
+            for each pass: Stream panels of the line within the cut {
+                producers: Stream k: Dot      maps      Put into strips      folds: carried tiles, one vector wide sum
+            }
+            row values; then each consumer: Stream panels of its columns { Stream line: Dot(strip, stored)   maps   Store }
+
+Nothing as large as rows x line is stored far away. Read before: schedule/dots.py, ir/dot_frame.py. Read next: schedule/program.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kdsl.dtypes import DType
+from kdsl.ir import loops as ir
+from kdsl.ir.dot_frame import DotFrame, Product
+from kdsl.ir.frame import DotPlan, Letter, flat
+from kdsl.ir.ops import REDUCTIONS, Op
+from kdsl.ir.rules import identity
+from kdsl.ir.sizes import Extent, ceildiv, maximum, minimum, size
+from kdsl.ir.tensor import Equation, Value
+from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
+from kdsl.schedule.packing import Packed, pack, tiles_along
+from kdsl.schedule.register_tile import Segment, Tiling, accumulate, choose_tiling, segments, whole
+from kdsl.target import Target
+
+COMBINE = {Op.SUM: "add", Op.PROD: "mul", Op.MAX: "maximum", Op.MIN: "minimum", Op.ANY: "or", Op.ALL: "and"}
+RENAMES = (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE)
+
+
+def schedule_chain(plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None = None) -> list[ir.Kernel]:
+    """The kernels of a strip plan, in launch order."""
+    return _Strip(plan, target, memory, tiling).kernels()
+
+
+class _Strip:
+    """The nest of a strip. t, p are the numbers of the row tile and of a panel."""
+
+    def __init__(self, plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None) -> None:
+        self.plan, self.memory, self.values = plan, memory, Values(plan, memory)
+        self.frame: DotFrame = plan.frame
+        self.size = plan.letters.size
+        self.line: Letter = self.frame.line  # type: ignore[assignment]
+        self.length: int = self.size[self.line]  # type: ignore[assignment]
+        self.row = self.frame.row
+        self.rows: Extent = 1 if self.row is None else self.size[self.row]
+        widest = max((p.equation.result.dtype.compute for p in self.frame.products), key=lambda d: d.bytes)
+        self.t = tiling or choose_tiling(target, widest, self.rows, self.length)
+        if self.t.columns % self.t.k:  # a cut ends at a panel, and a step along k must not reach beyond it
+            self.t = replace(self.t, k=self.t.columns)
+        self.outer: dict[Letter, Extent] = {x: size(f"o{i}") for i, x in enumerate(self.frame.outer)}
+        self.producers = [p for p in self.frame.products if p.column == self.line]
+        self.consumers = [p for p in self.frame.products if p.column != self.line]
+        self.packing: list[ir.Kernel] = []
+        self.packed: dict[Product, Packed | None] = {p: self._pack(p) for p in self.frame.products}
+        width = -(-self.length // self.t.columns) * self.t.columns + target.lanes(4) * 2  # rows in different cache sets
+        self.strips = {v: ir.Near(f"strip{i}", v.dtype.compute, (self.t.rows, width)) for i, v in enumerate(self.frame.strips)}
+        self.near_rows: dict[Product, ir.Near] = {}
+
+    # --- operands ------------------------------------------------------------------------------------------------------
+    def _stored(self, p: Product, operand: int, letter: Letter | None) -> Extent | None:
+        """The stride along a letter of an operand that lies in memory; None if it is computed or has none."""
+        at = {x: (ir.axis(0) if x == letter else size(f"at{x}")) for x in self.size}
+        tile = self.values.operand(p.equation, operand, Place(at, (8, 8)), Known({}))
+        return self.values.stride(tile.view, 0) if isinstance(tile, ir.Load) else None
+
+    def _pack(self, p: Product) -> Packed | None:
+        if p.column is None or not p.k or any(self.size[x] == 0 for x in p.k):
+            return None
+        tiles = ceildiv(self.rows, self.t.rows)
+        if self._stored(p, p.b, p.column) == 1 and isinstance(tiles, int) and tiles <= 4:
+            return None
+        kernel_, packed = pack(self.values, p.equation, p.b, p.column, p.k, self.t.columns)
+        self.packing.append(kernel_)
+        return packed
+
+    def b_tile(self, p: Product, panel: Extent, place: Place) -> ir.Tile:
+        packed = self.packed[p]
+        if packed is None:
+            return whole(self.values.operand(p.equation, p.b, place, Known({})), place.shape)
+        return whole(self.values.load(packed.view(place, panel, ir.axis(1)), place), place.shape)
+
+    def _row(self, t: Extent) -> dict[Letter, Extent]:
+        return {} if self.row is None else {self.row: t * self.t.rows + ir.axis(0)}
+
+    # --- the nest ------------------------------------------------------------------------------------------------------
+    def kernels(self) -> list[ir.Kernel]:
+        row_tiles = ceildiv(self.rows, self.t.rows)
+        block = max(1, 48 // self.t.rows)
+        checked = not isinstance(self.rows, int)
+        if self.row is None:
+            body = tuple(self.row_tile(0, 1, False))
+        else:
+            body = tiles_along(self.rows, self.t.rows, size("rb"), minimum(size("rb") + block, row_tiles), "t",
+                               lambda t, nr, _: tuple(self.row_tile(t, nr, checked)))  # fmt: skip
+            body = (ir.Parallel("rb", 0, row_tiles, block, body),)
+        nears = tuple(self.strips.values()) + tuple(self.near_rows.values())
+        body = self._with_nears(body, nears)
+        for i, x in reversed(list(enumerate(self.frame.outer))):
+            body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
+        if len(body) != 1 or not isinstance(body[0], ir.Parallel):
+            body = (ir.Parallel("one", 0, 1, 1, body),)
+        schedule = {"rows": self.t.rows, "columns": self.t.columns, "k": self.t.k, "row_tiles": block}
+        return [*self.packing, kernel(self.plan.name, body, self.plan.kind, self.plan, schedule, self.plan.operations)]
+
+    @staticmethod
+    def _with_nears(body: tuple[ir.Statement, ...], nears: tuple[ir.Near, ...]) -> tuple[ir.Statement, ...]:
+        first = body[0] if body else None
+        if isinstance(first, ir.Parallel):
+            return (ir.Parallel(first.index, first.lo, first.hi, first.tile, (*nears, *first.body)),)
+        return (*nears, *body)
+
+    def bounds(self, t: Extent, nr: int) -> tuple[Extent, Extent]:
+        """Panels of the line that matter for a row tile: from, to."""
+        lo: Extent = 0
+        hi: Extent = ceildiv(self.length, self.t.columns)
+        cut, first = self.frame.cut, t * self.t.rows
+        if cut is not None and cut.below is not None:
+            hi = maximum(0, minimum(hi, (first + nr - 1 + cut.below) // self.t.columns + 1))
+        if cut is not None and cut.above is not None:
+            lo = maximum(0, (first - cut.above) // self.t.columns)
+        return lo, hi
+
+    def row_tile(self, t: Extent, nr: int, checked: bool) -> list[ir.Statement]:
+        """All passes for one tile of rows."""
+        self.nr, self.tile_number, self.checked = nr, t, checked
+        self.row_values: dict[Value, ir.Tile] = {}
+        self.inner = Known({})
+        out: list[ir.Statement] = []
+        lo, hi = self.bounds(t, nr)
+        self.lo, self.hi = lo, hi
+        for k in range(self.frame.passes):
+            out += self.line_pass(k)
+            for p in self.consumers:
+                if self.frame.when[p.equation.result] == k:
+                    out += self.consumer(p, k)
+        return out + self.row_outputs()
+
+    def place(self, at: dict[Letter, Extent], columns: int, checked: frozenset[Letter] = frozenset()) -> Place:
+        rows = frozenset({self.row}) if self.checked and self.row is not None else frozenset()
+        return Place({**self.outer, **self._row(self.tile_number), **at}, (self.nr, columns), rows | checked)
+
+    def row_known(self) -> dict[Value, ir.Tile]:
+        return dict(self.row_values)
+
+    def line_pass(self, k: int) -> list[ir.Statement]:
+        """Pass k along the line: products, strips, folds, outputs on the line."""
+        when = self.frame.when
+        made = [p for p in self.producers if when[p.equation.result] == k]
+        puts = [v for v in self.frame.strips if when[v] == k]
+        folds = [e for e in self.plan.equations if e.op in REDUCTIONS and when[e.result] == k + 1]
+        stores = [v for v in self.plan.outputs if self.line in flat(self.plan.letters.values[v]) and when[v] == k]
+        if not (made or puts or folds or stores):
+            return []
+        out: list[ir.Statement] = []
+        columns = self.t.columns
+        acc = {e: self.values.name("fold") for e in folds}
+        start = {e: ir.Constant(identity(e.op, e.result.dtype), e.result.dtype.compute, (self.nr, columns)) for e in folds}
+        rests: dict[Equation, list[ir.Tile]] = {e: [] for e in folds}
+        full, total = self.length // columns, ceildiv(self.length, columns)
+
+        def panel(p: Extent, nc: int, carried: bool) -> tuple[list[ir.Statement], tuple[ir.Carry, ...]]:
+            place = self.place({self.line: p * columns + ir.axis(1)}, nc)
+            known = Known(self.row_known())
+            body: list[ir.Statement] = []
+            for q in made:
+                statements, tile = self.product(q, p, nc)
+                body += statements
+                known[q.equation.result] = tile
+            for v, near in self.strips.items():
+                if when[v] < k:
+                    known[v] = ir.Load(ir.View(near, (ir.axis(0), p * columns + ir.axis(1))), (self.nr, nc))
+
+            def kept(v: Value) -> ir.Tile:
+                """A value that several want is named once."""
+                tile = whole(self.values.value(v, place, known), (self.nr, nc))
+                if not isinstance(tile, ir.Name):
+                    name = self.values.name("v")
+                    body.append(ir.Let(name, tile))
+                    tile = ir.Name(name, tile.shape, tile.dtype)
+                    known[v] = tile
+                    known.memo.clear()
+                return tile
+
+            for v in puts:
+                body.append(ir.Put(self.strips[v], (ir.axis(0), p * columns + ir.axis(1)), kept(v)))
+            for v in stores:
+                body.append(self.store(v, place, kept(v)))
+            carries = []
+            for e in folds:
+                tile = whole(self.values.operand(e, 0, place, known), (self.nr, nc))
+                if carried:
+                    held = ir.Name(acc[e], (self.nr, columns), e.result.dtype.compute)
+                    carries.append(ir.Carry(acc[e], start[e], ir.Map(COMBINE[e.op], (held, tile), held.dtype)))
+                else:
+                    name = self.values.name("rest")
+                    rests[e].append(ir.Name(name, (self.nr, 1), tile.dtype))
+                    body.append(ir.Let(name, ir.Fold(_MONOID[e.op], tile, 1)))
+            return body, tuple(carries)
+
+        if full:
+            index = self.values.name("p")
+            body, carries = panel(size(index), columns, True)
+            out.append(ir.Stream(index, self.lo, minimum(self.hi, full), 1, tuple(body), carries))
+        rest = self.length % columns
+        if rest and self.frame.cut is None:
+            body, _ = panel(full, rest, False)
+            out += body
+        elif rest:
+            index = self.values.name("p")
+            body, _ = panel(size(index), rest, False)
+            body, carries = self._rest_as_carries(body, folds, rests)
+            out.append(ir.Stream(index, maximum(self.lo, full), self.hi, 1, tuple(body), carries))
+        for e in folds:
+            parts: list[ir.Tile] = list(rests[e])
+            if full:
+                parts.insert(0, ir.Fold(_MONOID[e.op], ir.Name(acc[e], (self.nr, columns), e.result.dtype.compute), 1))
+            value = parts[0]
+            for other in parts[1:]:
+                value = ir.Map(COMBINE[e.op], (value, other), value.dtype)
+            name = self.values.name("row")
+            out.append(ir.Let(name, value))
+            self.row_values[e.result] = ir.Name(name, (self.nr, 1), value.dtype)
+        return out
+
+    def _rest_as_carries(self, body: list[ir.Statement], folds: list[Equation], rests: dict[Equation, list[ir.Tile]]
+                         ) -> tuple[list[ir.Statement], tuple[ir.Carry, ...]]:  # fmt: skip
+        """The last, partial panel of a line that is cut may not run at all: its folds are carried out of its loop."""
+        carries = []
+        for e in folds:
+            (inside,) = rests[e]
+            name = self.values.name("rest")
+            held = ir.Name(name, (self.nr, 1), inside.dtype)
+            start = ir.Constant(identity(e.op, e.result.dtype), inside.dtype, (self.nr, 1))
+            carries.append(ir.Carry(name, start, ir.Map(COMBINE[e.op], (held, inside), inside.dtype)))
+            rests[e] = [held]
+        return body, tuple(carries)
+
+    def product(self, p: Product, panel: Extent, nc: int) -> tuple[list[ir.Statement], ir.Tile]:
+        """A producer's tile at a panel of the line."""
+        dtype: DType = p.equation.result.dtype.compute
+        start = ir.Constant(identity(Op.SUM, dtype), dtype, (self.nr, nc))
+        if not p.k:
+            place = self.place({self.line: panel * self.t.columns + ir.axis(1)}, nc)
+            pair = tuple(self.values.operand(p.equation, i, place, Known({})) for i in (0, 1))
+            return [], whole(ir.Map("mul", pair, dtype), (self.nr, nc))
+
+        def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
+            here = self.place({**slow, fast: first + ir.axis(1)}, n)
+            a = whole(self.values.operand(p.equation, p.a, here, Known({})), (self.nr, n))
+            there = Place({**self.outer, **slow, self.line: panel * self.t.columns + ir.axis(1), fast: first + ir.axis(0)}, (n, nc))
+            return ir.Dot(held, a, self.b_tile(p, panel, there))
+
+        return accumulate(self.values, p.k, segments(0, self.size[p.k[-1]], self.t.k), start, step)
+
+    def consumer(self, p: Product, k: int) -> list[ir.Statement]:
+        """A product that sums the strip, its maps and its outputs, panel by panel of its columns."""
+        dtype: DType = p.equation.result.dtype.compute
+        strip = self.strips[self._strip_of(p)]
+        columns: Extent = 1 if p.column is None else self.size[p.column]
+        outputs = [v for v in self.plan.outputs if self._behind(v, p)]
+
+        def panel(number: Extent, nc: int, checked: bool) -> tuple[ir.Statement, ...]:
+            column = {} if p.column is None else {p.column: number * self.t.columns + ir.axis(1)}
+            edge = frozenset({p.column}) if checked and p.column is not None else frozenset()
+
+            def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
+                a = ir.Load(ir.View(strip, (ir.axis(0), first + ir.axis(1))), (self.nr, n))
+                place = Place({**self.outer, **column, self.line: first + ir.axis(0)}, (n, nc), edge)
+                return ir.Dot(held, a, self.b_tile(p, number, place))
+
+            start = ir.Constant(identity(Op.SUM, dtype), dtype, (self.nr, nc))
+            body, total = accumulate(self.values, p.k, self.line_segments(), start, step)
+            place = self.place(column, nc, edge)
+            known = Known({**self.row_known(), p.equation.result: total})
+            for v in outputs:
+                body.append(self.store(v, place, self.values.value(v, place, known)))
+            return tuple(body)
+
+        return list(tiles_along(columns, self.t.columns, 0, ceildiv(columns, self.t.columns), self.values.name("c"), panel))
+
+    def line_segments(self) -> list[Segment]:
+        """The positions of the line that this row tile sums; whole panels as far as the line has whole units."""
+        if self.frame.cut is None:
+            return segments(0, self.length, self.t.k)
+        lo, hi = self.lo * self.t.columns, self.hi * self.t.columns
+        even = self.length // self.t.k * self.t.k
+        out = [Segment(lo, minimum(hi, even), self.t.k)] if even else []
+        return [*out, Segment(maximum(lo, even), minimum(hi, self.length), 1)] if even < self.length else out
+
+    def _strip_of(self, p: Product) -> Value:
+        v = p.equation.operands[p.a]
+        assert isinstance(v, Value)
+        while v not in self.strips:
+            e = self.values.made[v]
+            assert e.op in RENAMES
+            v = e.operands[0]  # type: ignore[assignment]
+        return v
+
+    def _behind(self, v: Value, p: Product) -> bool:
+        todo, seen = [v], set()
+        while todo:
+            x = todo.pop()
+            if x is p.equation.result:
+                return True
+            if x in self.values.made and x not in seen:
+                seen.add(x)
+                todo.extend(self.values.made[x].values)
+        return False
+
+    def row_outputs(self) -> list[ir.Statement]:
+        """Outputs that have the rows alone."""
+        have = {*self.frame.outer, self.row} - {None}
+        out: list[ir.Statement] = []
+        place = self.place({}, 1)
+        for v in self.plan.outputs:
+            if set(flat(self.plan.letters.values[v])) <= have and not any(self._behind(v, p) for p in self.consumers):
+                out.append(self.store(v, place, self.values.value(v, place, Known(self.row_known()))))
+        return out
+
+    def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
+        view = self.values.view(self.memory[v], self.plan.letters.values[v], v.shape, place)
+        return ir.Store(view, whole(tile, place.shape))
+
+
+_MONOID: dict[Op, str] = {Op.SUM: "sum", Op.PROD: "prod", Op.MAX: "max", Op.MIN: "min", Op.ANY: "any", Op.ALL: "all"}

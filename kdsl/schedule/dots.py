@@ -16,9 +16,7 @@ Read before: ir/dot_frame.py, schedule/packing.py. Read next: schedule/chain.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
@@ -28,35 +26,9 @@ from kdsl.ir.sizes import Extent, Size, ceildiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
 from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
-from kdsl.schedule.packing import Packed, along, pack, row_major, tiles_along
+from kdsl.schedule.packing import Packed, pack, tiles_along
+from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """What the tuner may vary: the register tile, its steps along k, and the blocks around it."""
-
-    rows: int
-    columns: int
-    k: int = 8
-    row_tiles: int = 16  # of one block
-    panels: int = 32  # of one block
-    depth: int = 256  # K is cut in pieces of about this many
-
-
-def choose_tiling(target: Target, dtype: DType, rows: Extent, columns: Extent) -> Tiling:
-    """Two vectors wide and as high as the accumulators leave registers for two vectors of b and one of a."""
-    lanes = target.lanes(max(4, dtype.bytes))
-    height = 12 if target.vector_registers >= 32 else 6
-    vectors = 2
-    if isinstance(rows, int) and rows < height:
-        height = max(rows, 1)
-        while height * (vectors + 1) <= (24 if target.vector_registers >= 32 else 12) and vectors < 8:
-            vectors += 1
-    if isinstance(columns, int):
-        vectors = max(1, min(vectors, -(-columns // lanes)))
-    depth = 256 * 4 // max(4, dtype.bytes)
-    return Tiling(height, vectors * lanes, 8, max(1, 96 // height), max(1, 512 // (vectors * lanes)), depth)
 
 
 def schedule_dots(plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None = None) -> list[ir.Kernel]:
@@ -122,66 +94,28 @@ class _Product:
     def a_tile(self, t: Extent, place: Place) -> ir.Tile:
         """Rows of tile t (axis 0) by some k (axis 1)."""
         if self.a_packed is None:
-            return self._whole(self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape)
+            return whole(self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape)
         view = self.a_packed.view(place, t // 4, t % 4 * self.t.rows + ir.axis(0))
-        return self._whole(self.values.load(view, place), place.shape)
+        return whole(self.values.load(view, place), place.shape)
 
     def b_tile(self, p: Extent, place: Place) -> ir.Tile:
         """Some k (axis 0) by the columns of panel p (axis 1)."""
         if self.b_packed is None:
-            return self._whole(self.values.operand(self.product.equation, self.product.b, place, Known({})), place.shape)
-        return self._whole(self.values.load(self.b_packed.view(place, p, ir.axis(1)), place), place.shape)
-
-    @staticmethod
-    def _whole(tile: ir.Tile, shape: tuple[int, ...]) -> ir.Tile:
-        return tile if tile.shape == tuple(shape) else ir.Broadcast(tile, tuple(shape))
+            return whole(self.values.operand(self.product.equation, self.product.b, place, Known({})), place.shape)
+        return whole(self.values.load(self.b_packed.view(place, p, ir.axis(1)), place), place.shape)
 
     # --- the register tile ---------------------------------------------------------------------------------------------
-    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, start: ir.Tile, lo: Extent, hi: Extent,
-             known: int | None) -> tuple[list[ir.Statement], ir.Tile]:  # fmt: skip
-        """Statements that add the products of k in lo … hi (of the innermost k; `known` many) to `start`."""
-        *slow, fast = self.product.k
-        at, row = dict(self.outer), self._row(t)
-        for i, x in enumerate(slow):
-            at[x] = size(f"s{i}")
-        checks = self._checks(checked)
+    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, start: ir.Tile, lo: Extent, count: Extent
+             ) -> tuple[list[ir.Statement], ir.Tile]:  # fmt: skip
+        """Statements that add the products of `count` positions of the innermost k, from lo, to `start`."""
+        at, row, checks = self.outer, self._row(t), self._checks(checked)
 
-        def step(first: Extent, n: int, total: ir.Tile) -> ir.Dot:
-            a = self.a_tile(t, Place({**at, **row, fast: first + ir.axis(1)}, (nr, n), checks))
-            b = self.b_tile(p, Place({**at, **self._column(p), fast: first + ir.axis(0)}, (n, nc), checks))
-            return ir.Dot(total, a, b)
+        def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
+            a = self.a_tile(t, Place({**at, **slow, **row, fast: first + ir.axis(1)}, (nr, n), checks))
+            b = self.b_tile(p, Place({**at, **slow, **self._column(p), fast: first + ir.axis(0)}, (n, nc), checks))
+            return ir.Dot(held, a, b)
 
-        def inner_loop(total: ir.Tile) -> tuple[list[ir.Statement], ir.Tile]:
-            unit, out = self.t.k, []
-            count = known if known is not None else hi - lo
-            full = count // unit * unit
-            if not (isinstance(full, int) and full == 0):
-                name, k = self.values.name("sum"), self.values.name("k")
-                held = ir.Name(name, total.shape, self.dtype)
-                out.append(ir.Stream(k, lo, lo + full, unit, (), (ir.Carry(name, total, step(size(k), unit, held)),)))
-                total = held
-            rest = count - full
-            if isinstance(rest, int) and rest:
-                name = self.values.name("sum")
-                out.append(ir.Let(name, step(lo + full, rest, total)))
-                total = ir.Name(name, total.shape, self.dtype)
-            elif isinstance(rest, Size):
-                name, k = self.values.name("sum"), self.values.name("k")
-                held = ir.Name(name, total.shape, self.dtype)
-                out.append(ir.Stream(k, lo + full, hi, 1, (), (ir.Carry(name, total, step(size(k), 1, held)),)))
-                total = held
-            return out, total
-
-        total, names = start, []
-        for i, _ in enumerate(slow):
-            names.append(self.values.name("sum"))
-        body, last = inner_loop(ir.Name(names[-1], start.shape, self.dtype) if names else start)
-        for i in reversed(range(len(slow))):
-            init = ir.Name(names[i - 1], start.shape, self.dtype) if i else start
-            total = ir.Name(names[i], start.shape, self.dtype)
-            body = [ir.Stream(f"s{i}", 0, self.size[slow[i]], 1, tuple(body), (ir.Carry(names[i], init, last),))]
-            last = total
-        return body, last
+        return accumulate(self.values, self.product.k, segments(lo, count, self.t.k), start, step)
 
     def _row(self, t: Extent) -> dict[Letter, Extent]:
         return {} if self.frame.row is None else {self.frame.row: t * self.t.rows + ir.axis(0)}
@@ -206,7 +140,7 @@ class _Product:
 
     def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
         view = self.values.view(self.memory[v], self.plan.letters.values[v], v.shape, place)
-        return ir.Store(view, self._whole(tile, place.shape))
+        return ir.Store(view, whole(tile, place.shape))
 
     # --- the nest ------------------------------------------------------------------------------------------------------
     def _nothing(self) -> ir.Kernel:
@@ -237,18 +171,17 @@ class _Product:
 
             return tiles_along(self.columns, self.t.columns, p_lo, p_hi, self.values.name("p"), panel)
 
-        def whole(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+        def complete(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
             start: ir.Tile = ir.Constant(zero, self.dtype, (nr, nc))
             if fast is None:
                 place = self.result_place(t, nr, p, nc, checked)
                 pair = (self.values.operand(self.product.equation, i, place, Known({})) for i in (0, 1))
                 return self.finish(t, nr, p, nc, checked, ir.Map("mul", tuple(pair), self.dtype))
-            known = depth if isinstance(depth, int) else None
-            body, total = self.sums(t, nr, p, nc, checked, start, 0, depth, known)
+            body, total = self.sums(t, nr, p, nc, checked, start, 0, depth)
             return body + self.finish(t, nr, p, nc, checked, total)
 
         if pieces == 1:
-            body = nest(whole)
+            body = nest(complete)
         else:
             body = self._in_pieces(nest, pieces, depth, row_tiles, panels)  # type: ignore[arg-type]
         for wrap in (column_block, block):
@@ -291,20 +224,18 @@ class _Product:
             return ir.Load(ir.View(near, at(t, p)), (nr, nc))
 
         def clear(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
-            body, total = self.sums(t, nr, p, nc, checked, ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc)), 0, piece, piece)
+            body, total = self.sums(t, nr, p, nc, checked, ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc)), 0, piece)
             return [*body, ir.Put(near, at(t, p), total)]
 
         def add(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
-            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), size("kb"), size("kb") + piece, piece)
+            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), size("kb"), piece)
             return [*body, ir.Put(near, at(t, p), total)]
 
         def end(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
             lo = (pieces - 1) * piece
-            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), lo, depth, depth - lo)
+            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), lo, depth - lo)
             return body + self.finish(t, nr, p, nc, checked, total)
 
         middle = (ir.Stream("kb", piece, (pieces - 1) * piece, piece, nest(add)),) if pieces > 2 else ()
         return (near, *nest(clear), *middle, *nest(end))
 
-
-__all__ = ["Tiling", "choose_tiling", "flat", "row_major", "schedule_dots"]

@@ -3,7 +3,7 @@
 In:  equations with at least one DOT, the values that must be written, the letters.  Out: a DotPlan, or Illegal(reason).
 This is also the judge of every merge that contains a DOT. A plain plan is one product with maps behind it (its epilogue) and
 before it (its operands may be computed). A strip plan keeps values along one letter, the line, near a small block of rows.
-Read before: ir/dot_frame.py, transforms/letters.py. Read next: schedule/dots.py.
+Read before: ir/dot_frame.py, transforms/letters.py. Read next: transforms/plan_strips.py, schedule/dots.py.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdsl.ir.dot_frame import DotFrame, Product
-from kdsl.ir.frame import DotPlan, Illegal, Letter, Letters, flat
-from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
+from kdsl.ir.frame import DotPlan, Illegal, flat
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target, parse_target
+from kdsl.transforms.dot_facts import Facts, product_of
 from kdsl.transforms.letters import letters_of
-
-RENAMES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.BARRIER, Op.STOP_GRADIENT})
-MAPS = ELEMENTWISE | RENAMES | {Op.FULL, Op.IOTA, Op.SIZE, Op.SLICE, Op.WINDOW}
+from kdsl.transforms.plan_strips import strip_frame
 
 
 def plan_dots(
@@ -45,57 +43,6 @@ def plan_dots(
         assert isinstance(v, Value)
         moved = moved + v.type.count * v.dtype.bytes
     return DotPlan(name, tuple(equations), inputs, tuple(outputs), letters, "kernel", (), moved, operations, frame)  # type: ignore[arg-type]
-
-
-class Facts:
-    """What the planners ask about a set of equations."""
-
-    def __init__(self, equations: Sequence[Equation], outputs: Sequence[Value], letters: Letters) -> None:
-        self.equations, self.outputs, self.letters = equations, outputs, letters
-        self.made = {e.result: e for e in equations}
-        self.dots = [e for e in equations if e.op is Op.DOT]
-        for e in equations:
-            if e.op is not Op.DOT and e.op not in MAPS and e.op not in REDUCTIONS:
-                raise Illegal(f"{e.op.value} in a kernel with a contraction")
-        self.after: set[Value] = set()  # values that depend on a product
-        for e in equations:
-            if e.op is Op.DOT or any(v in self.after for v in e.values):
-                self.after.add(e.result)
-        for e in equations:
-            if e.op in (Op.SLICE, Op.WINDOW) and e.operands[0] in self.after:
-                raise Illegal(f"a {e.op.value} of a product in its own kernel")
-
-    @property
-    def is_plain(self) -> bool:
-        """One product, no fold, and the product's operands do not depend on a product."""
-        return len(self.dots) == 1 and not any(e.op in REDUCTIONS for e in self.equations)
-
-    def of(self, e: Equation, i: int) -> frozenset[Letter]:
-        return frozenset(flat(self.letters.of(e, i)))
-
-    def result(self, e: Equation) -> tuple[Letter, ...]:
-        return flat(self.letters.values[e.result])
-
-    def cone(self, v: Value) -> list[Equation]:
-        """The equations of this kernel that v is computed from, v's own included."""
-        out, todo = [], [v]
-        seen: set[Value] = set()
-        while todo:
-            x = todo.pop()
-            if x in self.made and x not in seen:
-                seen.add(x)
-                out.append(self.made[x])
-                todo.extend(self.made[x].values)
-        return out
-
-
-def product_of(facts: Facts, e: Equation, a: int, column: Letter | None) -> Product:
-    """The product with rows from operand `a`, its summed letters with the longest innermost."""
-    out = set(facts.result(e))
-    size = facts.letters.size
-    summed = [x for x in dict.fromkeys((*flat(facts.letters.of(e, 0)), *flat(facts.letters.of(e, 1)))) if x not in out]
-    fast = max(reversed(summed), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
-    return Product(e, a, 1 - a, column, (*(x for x in summed if x != fast), *(() if fast is None else (fast,))))
 
 
 def plain_frame(facts: Facts) -> DotFrame:
@@ -127,7 +74,3 @@ def plain_frame(facts: Facts) -> DotFrame:
 
 def _feeds(facts: Facts, q: Equation, e: Equation) -> bool:
     return any(q in facts.cone(v) for v in e.values)
-
-
-def strip_frame(facts: Facts, target: Target) -> DotFrame:
-    raise Illegal("two products")

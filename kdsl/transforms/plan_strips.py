@@ -1,0 +1,216 @@
+"""Plans of strips: products, folds and maps along one letter, the line, kept near for a few rows.
+
+    producer    a product whose operands are stored or mapped from what is stored; its result has the row and the line
+    fold        over the line, used again along it (softmax) or not (linear + cross-entropy)
+    consumer    a product that sums the line away; one operand is a line value of this kernel, the other is stored
+
+Attention is producer, folds, consumer; its gradient by rows has two producers and one consumer, by columns two and two.
+A line value that waits for a fold or a consumer lies in a strip [rows of a tile, line]. Positions that an index mask makes
+neutral for every fold and consumer are cut off (transforms/cut.py).
+In:  Facts.  Out: a DotFrame with a line, or Illegal with numbers. Read before: transforms/dot_facts.py. Read next: schedule/chain.py.
+"""
+
+from __future__ import annotations
+
+from kdsl.ir.dot_frame import DotFrame, Product
+from kdsl.ir.frame import Illegal, Letter, flat
+from kdsl.ir.ops import REDUCTIONS, Op
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Value
+from kdsl.target import Target
+from kdsl.transforms.cut import find_cut
+from kdsl.transforms.dot_facts import Facts, product_of
+
+STRIP_ROWS = 6
+FOLDS = frozenset({Op.SUM, Op.PROD, Op.MAX, Op.MIN, Op.ANY, Op.ALL})
+
+
+def strip_frame(facts: Facts, target: Target) -> DotFrame:
+    """The walk of a kernel with several products, or with a product and folds."""
+    folded = {e.result for e in facts.equations if e.op in REDUCTIONS}
+    waits = _depending(facts, folded | {e.result for e in facts.dots})
+    producers = [e for e in facts.dots if not any(v in waits for v in e.values)]
+    consumers = [e for e in facts.dots if e not in producers]
+    line, row = _directions(facts, producers, consumers, waits)
+    outer = tuple(x for x in dict.fromkeys(x for e in facts.dots for x in facts.result(e)) if x not in (row, line))
+    columns = {e: _column(facts, e, row, line, outer) for e in consumers}
+    outer = tuple(x for x in outer if x not in columns.values())
+    core = {*outer, row} - {None}
+    for e in producers:
+        if set(facts.result(e)) != core | {line}:
+            raise Illegal("a product whose result has other letters than rows and line")
+    products = []
+    for e in producers:
+        a = 0 if row in facts.of(e, 0) or row is None and line not in facts.of(e, 0) else 1
+        if row in facts.of(e, 1 - a) or line in facts.of(e, a):
+            raise Illegal("a product whose operands both run along the rows")
+        products.append(product_of(facts, e, a, line))
+    for e in consumers:
+        a = 0 if e.operands[0] in waits else 1
+        if e.operands[1 - a] in waits:
+            raise Illegal("a product of two values that are computed in the kernel")
+        if row in facts.of(e, 1 - a):
+            raise Illegal("a product whose stored operand runs along the rows")
+        products.append(product_of(facts, e, a, columns[e]))
+        if products[-1].k != (line,):
+            raise Illegal("a product that sums more than the line")
+    for e in facts.equations:
+        if e.op in REDUCTIONS:
+            if e.op not in FOLDS:
+                raise Illegal(f"{e.op.value} in a strip")
+            dropped = facts.of(e, 0) - set(facts.result(e))
+            if dropped != {line}:
+                raise Illegal("a fold along another letter than the line")
+    when, passes = _passes(facts, consumers, waits)
+    _check_shapes(facts, core, line, columns, consumers)
+    strips = _strips(facts, line, when, consumers, waits)
+    _check_sizes(facts, target, line, row, products, strips)
+    cut = find_cut(facts, row, line, consumers) if row is not None else None
+    return DotFrame(outer, row, tuple(products), line, when, passes, strips, cut)
+
+
+def _depending(facts: Facts, roots: set[Value]) -> set[Value]:
+    out = set(roots)
+    for e in facts.equations:
+        if any(v in out for v in e.values):
+            out.add(e.result)
+    return out
+
+
+def _directions(facts: Facts, producers: list[Equation], consumers: list[Equation], waits: set[Value]) -> tuple[Letter, Letter | None]:
+    """(line, row)"""
+    if consumers:
+        lines, rows = set(), None
+        for e in consumers:
+            a = 0 if e.operands[0] in waits else 1
+            lines |= (facts.of(e, 0) & facts.of(e, 1)) - set(facts.result(e))
+            own = facts.of(e, a) - facts.of(e, 1 - a)
+            rows = own if rows is None else rows & own
+        if len(lines) != 1:
+            raise Illegal("contractions that walk along different letters")
+        (line,) = lines
+        candidates = [x for x in facts.result(consumers[0]) if x in (rows or ())]
+    else:
+        if len(producers) != 1:
+            raise Illegal("several products side by side")
+        dropped = {x for e in facts.equations if e.op in REDUCTIONS for x in facts.of(e, 0) - set(facts.result(e))}
+        if len(dropped) != 1:
+            raise Illegal("folds along different letters behind a product")
+        (line,) = dropped
+        (e,) = producers
+        b = 0 if line in facts.of(e, 0) else 1
+        candidates = [x for x in facts.result(e) if x in facts.of(e, 1 - b) - facts.of(e, b)]
+        if line not in facts.result(e):
+            raise Illegal("a fold along a summed letter")
+    for e in producers:  # the rows are in one operand of every producer only
+        candidates = [x for x in candidates if (x in facts.of(e, 0)) != (x in facts.of(e, 1))]
+    size = facts.letters.size
+    row = max(reversed(candidates), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
+    return line, row
+
+
+def _column(facts: Facts, e: Equation, row: Letter | None, line: Letter, outer: tuple[Letter, ...]) -> Letter | None:
+    """The letter of a consumer's result that its stored operand alone has; the rest are the strips' outer letters."""
+    strip = {x for q in facts.equations for x in facts.result(q) if line in facts.result(q)}
+    own = [x for x in facts.result(e) if x not in strip]
+    if len(own) > 1:
+        raise Illegal("a product with several column letters behind a strip")
+    return own[0] if own else None
+
+
+def _passes(facts: Facts, consumers: list[Equation], waits: set[Value]) -> tuple[dict[Value, int], int]:
+    when: dict[Value, int] = {}
+    for e in facts.equations:
+        before = max((when.get(v, 0) for v in e.values), default=0)
+        when[e.result] = before + (e.op in REDUCTIONS or e in consumers)
+    return when, 1 + max(when.values(), default=0)
+
+
+def _check_shapes(facts: Facts, core: set[Letter], line: Letter, columns: dict[Equation, Letter | None], consumers: list[Equation]) -> None:
+    """Every value stands on the line, on a consumer's columns, or on the rows alone."""
+    after = _depending(facts, {e.result for e in consumers})
+    made = {e.result for e in facts.dots}
+    for e in facts.equations:
+        if e.result in facts.after and e.result not in made:
+            have = set(flat(facts.letters.values[e.result]))
+            if not have <= core | {line} and not have <= core | set(columns.values()):
+                raise Illegal("a map larger than the strip or the product behind it")
+            if e.result in after and line in have:
+                raise Illegal("a product behind the strip that is used along the line again")
+    for v in facts.outputs:
+        have = set(flat(facts.letters.values[v]))
+        if not core <= have:
+            raise Illegal("an output that every row would write again")
+        own = {c for q, c in columns.items() if c is not None and q.result in {x.result for x in facts.cone(v)}}
+        if have - core not in ({line}, set()) and not (len(own) == 1 and have - core == own):
+            raise Illegal("an output along a letter that is not walked")
+        if have - core == set() and len(own):
+            raise Illegal("a row value computed from a product behind the strip")
+
+
+def _strips(facts: Facts, line: Letter, when: dict[Value, int], consumers: list[Equation], waits: set[Value]) -> tuple[Value, ...]:
+    """Line values that are wanted in a later pass than they are known in."""
+    out: dict[Value, None] = {}
+    on_line = lambda v: line in flat(facts.letters.values[v])  # noqa: E731
+
+    def want(v: Value, k: int) -> None:
+        if v not in facts.made or not on_line(v):
+            return
+        e = facts.made[v]
+        if when[v] < k and v in waits and not (e.op in (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE)):
+            if any(q.op is Op.DOT for q in facts.cone(v)) or when[v] > 0:
+                out[v] = None
+                return
+        if e.op is Op.DOT or e.op in REDUCTIONS:
+            return
+        for o in e.values:
+            want(o, k)
+
+    for e in facts.equations:
+        if e in consumers:
+            a = 0 if e.operands[0] in waits else 1
+            o = e.operands[a]
+            while o in facts.made and facts.made[o].op in (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE):  # type: ignore[index]
+                o = facts.made[o].operands[0]  # type: ignore[index]
+            if o not in facts.made:
+                raise Illegal("a consumer of a stored value")
+            out[o] = None  # type: ignore[index]
+            want_inside(facts, o, when, want)  # type: ignore[arg-type]
+        elif e.op in REDUCTIONS:
+            o = e.operands[0]
+            if isinstance(o, Value):
+                want(o, when[e.result] - 1)
+    for v in facts.outputs:
+        if on_line(v):
+            want(v, when[v])
+    for v in list(out):
+        want_inside(facts, v, when, want)
+    return tuple(out)
+
+
+def want_inside(facts: Facts, v: Value, when: dict[Value, int], want) -> None:  # type: ignore[no-untyped-def]
+    """What a strip value is computed from, in its own pass."""
+    e = facts.made[v]
+    if e.op is not Op.DOT and e.op not in REDUCTIONS:
+        for o in e.values:
+            want(o, when[v])
+
+
+def _check_sizes(facts: Facts, target: Target, line: Letter, row: Letter | None, products: list[Product], strips: tuple[Value, ...]) -> None:
+    """Strips must stay near, and what every few rows walk over too."""
+    size = facts.letters.size
+    n = size[line]
+    if not isinstance(n, int):
+        raise Illegal("a strip along a letter whose extent is not known")
+    strip = max(1, len(strips)) * STRIP_ROWS * n * 4
+    if strip > target.l2_bytes // 2:
+        raise Illegal(f"strips of {strip} bytes do not stay near ({target.l2_bytes // 2})")
+    rows: Extent = 1 if row is None else size[row]
+    for p in products:
+        walked: Extent = 4
+        for x in {p.column, *p.k} - {None}:
+            walked = walked * size[x]  # type: ignore[index]
+        if not isinstance(walked, int):
+            raise Illegal("an operand of unknown size would be walked over by every row tile")
+        if walked > 4 * target.l2_bytes and not (isinstance(rows, int) and rows <= 2 * STRIP_ROWS):
+            raise Illegal(f"an operand of {walked} bytes would be walked over by every {STRIP_ROWS} rows ({4 * target.l2_bytes})")
