@@ -204,26 +204,21 @@ def _extremum(op: Op, bool_op: Op, verb: str, a: Any, b: Any) -> Tracer:
 
 @public
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tracer:
-    """x held between min and max (None: no bound); at the bounds the derivative is that of x. Example: `kd.clip(x, 0, 1)`."""
-    given = [known(b) for b in (x, min, max) if b is not None]
-    dtype = common_dtype(*given, what="clip")
-    items, _ = aligned("clip", *given, dtype=dtype)
-    out, bounds = _spread(items[0], items), iter(items[1:])
-    lower = None if min is None else next(bounds)
-    upper = None if max is None else next(bounds)
-    if upper is not None:
-        out = emit(Op.WHERE, emit(Op.GT, out, upper), upper, out)
-    if lower is not None:
-        out = emit(Op.WHERE, emit(Op.LT, out, lower), lower, out)
+    """x held between min and max (None: no bound); at the bounds the derivative is that of x. Example: `kd.clip(x, 0, 1)`.
+
+    where(x < min, min, x), then where(x > max, max, x): not maximum and minimum, which share the derivative of equal ones.
+    """
+    bounds = [b for b in (min, max) if b is not None]
+    (out, *bounds), dtype = aligned("clip", x, *bounds)
+    if not isinstance(out, Value):
+        like = next(b for b in bounds if isinstance(b, Value))
+        out = emit(Op.FULL, value=out, shape=like.shape, dtype=dtype)
+    for bound, beyond in zip(bounds, (Op.LT, Op.GT) if min is not None else (Op.GT,)):
+        outside = emit(beyond, out, bound)
+        if isinstance(bound, Value) and dtype.is_floating:
+            outside = emit(Op.OR, outside, emit(Op.IS_NAN, bound))
+        out = emit(Op.WHERE, outside, bound, out)
     return traced(out)
-
-
-def _spread(x: Any, others: list[Any]) -> Value:
-    """A literal written out in the shape and dtype of the other operands."""
-    if isinstance(x, Value):
-        return x
-    like = next(o for o in others if isinstance(o, Value))
-    return emit(Op.FULL, value=x, shape=like.shape, dtype=like.dtype)
 
 
 @public

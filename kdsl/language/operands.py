@@ -57,7 +57,7 @@ def known(x: Any) -> Known:
                 hint="a kernel's tensors live while it is traced: pass them as arguments and return them as results",
             )
         return x.value
-    if isinstance(x, (bool, int, float)) and not isinstance(x, np.generic):
+    if isinstance(x, Value) or (isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)):
         return x
     if isinstance(x, (NamedSize, Size)):
         return emit(Op.SIZE, value=x.extent if isinstance(x, NamedSize) else x)
