@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,18 +34,18 @@ class LoopSyntaxError(ValueError):
     """A text that is no loop IR program."""
 
 
-def parse_loops(text: str) -> ir.Program:
-    """The program of a text."""
+def parse_loops(text: str, sizes: Mapping[str, int] | None = None) -> ir.Program:
+    """The program of a text; named sizes that are given a value become numbers wherever they stand."""
     try:
         tree = ast.parse(re.sub(r"#(\d)", rf"{_AXIS}\1", text))
     except SyntaxError as error:
         raise LoopSyntaxError(f"line {error.lineno}: {error.msg}") from error
-    return _Parser(text).program(tree)
+    return _Parser(text, sizes or {}).program(tree)
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
-        self.lines = text.splitlines()
+    def __init__(self, text: str, given: Mapping[str, int]) -> None:
+        self.lines, self.given = text.splitlines(), given
         self.memory: dict[str, ir.Memory] = {}
         self.tiles: dict[str, tuple[ir.TileShape, DType]] = {}
 
@@ -59,7 +60,7 @@ class _Parser:
         for node in tree.body:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value.func) == "program":
                 first, *rest = node.value.args
-                name, sizes = ast.literal_eval(first), tuple(map(_name, rest))
+                name, sizes = ast.literal_eval(first), self.names(rest)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                 buffer, value = self.buffer(_name(node.targets[0]), node.value, counts)
                 buffers.append(buffer)
@@ -103,7 +104,7 @@ class _Parser:
         body, _ = self.body(node.body)
         self.memory = outer
         kind, *sizes = call.args
-        return ir.Kernel(node.name, buffers, tuple(map(_name, sizes)), body, kind=ast.literal_eval(kind), **options)  # type: ignore[arg-type]
+        return ir.Kernel(node.name, buffers, self.names(sizes), body, kind=ast.literal_eval(kind), **options)  # type: ignore[arg-type]
 
     # --- statements -----------------------------------------------------------------------------------------------------
     def body(self, nodes: list[ast.stmt], carries: tuple[str, ...] = ()) -> tuple[tuple[ir.Statement, ...], list[ir.Tile]]:
@@ -164,6 +165,10 @@ class _Parser:
             return ir.Prefetch(view, ast.literal_eval(call.args[1]))
         raise self.refuse(call, f"{kind} is no statement")
 
+    def names(self, nodes: list[ast.expr]) -> tuple[str, ...]:
+        """Named sizes that stay named."""
+        return tuple(n for n in map(_name, nodes) if n not in self.given)
+
     # --- types, indices, views ------------------------------------------------------------------------------------------
     def type(self, node: ast.expr) -> tuple[DType, tuple[Extent, ...]]:
         if isinstance(node, ast.Subscript):
@@ -177,7 +182,8 @@ class _Parser:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
             return node.value
         if isinstance(node, (ast.Name, ast.Attribute)):
-            return size(re.sub(f"^{_AXIS}", "#", _name(node)))
+            name = re.sub(f"^{_AXIS}", "#", _name(node))
+            return self.given[name] if name in self.given else size(name)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return 0 - self.extent(node.operand)
         if isinstance(node, ast.BinOp):

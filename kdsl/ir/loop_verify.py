@@ -98,9 +98,9 @@ class _Kernel:
     def inner(self, loop: ir.Parallel | ir.Stream, body: tuple[ir.Statement, ...], top: bool = False, after: tuple[ir.Carry, ...] = ()) -> None:
         """A loop's body in a scope of its own; `after` are the carries whose next tiles are seen at its end."""
         outer = dict(self.types), dict(self.near), self.unreachable
+        span = self.ranges.span(loop.hi - loop.lo)
+        self.unreachable = self.unreachable or (span is not None and span[1] <= 0)
         self.ranges.add_loop(loop.index, loop.lo, loop.hi, loop.tile)
-        never = isinstance(loop.lo, int) and isinstance(loop.hi, int) and loop.lo >= loop.hi
-        self.unreachable = self.unreachable or never
         self.body(body, top)
         self.tiles(*(c.next for c in after))
         written = {n for n, done in self.near.items() if done}

@@ -8,7 +8,7 @@ Read before: ir/sizes.py, ir/loops.py. Read next: ir/loop_verify.py.
 
 from __future__ import annotations
 
-from kdsl.ir.sizes import Extent, Size, at_least, divide, names_in, substitute
+from kdsl.ir.sizes import Extent, Size, at_least, divide, floordiv, names_in, substitute
 
 DEPTH = 40  # steps of one proof
 
@@ -106,11 +106,11 @@ class Ranges:
         if isinstance(e, int):
             return e >= 0
         span = self.span(e)
-        if span:
-            return span[0] >= 0
+        if span and span[0] >= 0:
+            return True
         if depth == 0 or not names_in(e) <= self.sizes | set(self.bounds):
             return False
-        e = _without_quotients(e)
+        e = _canonical(e)
         if isinstance(e, int) or (at_least(e, 0) and names_in(e) <= self.sizes):
             return not isinstance(e, int) or e >= 0
         for name in reversed(self.bounds):
@@ -125,15 +125,27 @@ class Ranges:
         signs = set()
         for monomial, factor in e.terms.items():
             for atom in monomial:
-                if atom == ("name", name):
-                    others = list(monomial)
-                    others.remove(atom)
-                    if ("name", name) in others or not all(a[0] == "name" and self._is_natural(a[1]) for a in others):
-                        return 0
-                    signs.add(1 if factor > 0 else -1)
-                elif atom[0] != "name" and name in names_in(atom[1]) | names_in(atom[2]):
+                inner = self._atom_direction(atom, name)
+                if inner == 0:
+                    continue
+                others = list(monomial)
+                others.remove(atom)
+                if inner is None or not all(a[0] == "name" and a[1] != name and self._is_natural(a[1]) for a in others):
                     return 0
+                signs.add(inner if factor > 0 else -inner)
         return signs.pop() if len(signs) == 1 else 0
+
+    def _atom_direction(self, atom: tuple, name: str) -> int | None:
+        """The same of an atom; 0 where it does not mention the name, None where it cannot be told."""
+        if atom[0] == "name":
+            return int(atom[1] == name)
+        inside = [isinstance(x, Size) and name in names_in(x) for x in atom[1:]]
+        if not any(inside):
+            return 0
+        if atom[0] == "%" or (atom[0] == "//" and inside[1]):
+            return None
+        signs = {self._direction(x, name) for x, there in zip(atom[1:], inside, strict=True) if there}
+        return (signs.pop() or None) if len(signs) == 1 else None
 
     def _is_natural(self, name: str) -> bool:
         return name in self.sizes or self.natural(self.bounds[name][0])
@@ -163,6 +175,7 @@ class Ranges:
                     limits = [0] if self.natural(a, depth) else []
                 else:
                     limits = [x for x in (self._quotient_limit(a, b, depth),) if x is not None]
+                    limits += [floordiv(x, b) for x in _greater_choices(a)]
                 return any(self.natural(rest + scale * x, depth) for x in limits)
         return False
 
@@ -184,15 +197,31 @@ class Ranges:
         return a if self.natural(a, depth) else None
 
 
-def _without_quotients(e: Size) -> Extent:
-    """b * (x // b) written as x - x % b."""
+def _canonical(e: Size) -> Extent:
+    """b * (x // b) written as x - x % b, and (x + c) // b with 0 <= c < b."""
     out: Extent = e
     for monomial, factor in e.terms.items():
         for atom in monomial:
-            if atom[0] == "//" and isinstance(atom[2], int) and atom[2] > 0 and factor % atom[2] == 0:
-                others = list(monomial)
-                others.remove(atom)
-                scale: Extent = Size({tuple(others): factor // atom[2]}) if others else factor // atom[2]
-                out = out - Size({monomial: factor}) + scale * (atom[1] - atom[1] % atom[2])
-                break
+            if atom[0] != "//" or not isinstance(atom[2], int) or atom[2] <= 0:
+                continue
+            others = list(monomial)
+            others.remove(atom)
+            scale: Extent = Size({tuple(others): factor}) if others else factor
+            _, x, b = atom
+            constant = x.terms.get((), 0)
+            if factor % b == 0:
+                part: Extent = Size({tuple(others): factor // b}) if others else factor // b
+                out = out - Size({monomial: factor}) + part * (x - x % b)
+            elif not 0 <= constant < b:
+                whole = constant // b
+                out = out - Size({monomial: factor}) + scale * (floordiv(x - whole * b, b) + whole)
+            break
     return out
+
+
+def _greater_choices(a: Extent) -> list[Extent]:
+    """Expressions that are at least a: its first min replaced by either side."""
+    for monomial, factor in a.terms.items() if isinstance(a, Size) else ():
+        if len(monomial) == 1 and monomial[0][0] == "min" and factor > 0:
+            return [a - Size({monomial: factor}) + factor * x for x in monomial[0][1:]]
+    return []
