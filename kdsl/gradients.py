@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from kdsl import pipeline
 from kdsl.dtypes import TypeSpec
 from kdsl.errors import ArgumentError, DtypeError, GradientError, ShapeError, hide_own_frames
 from kdsl.frontend.signature import Call, SizeSource
-from kdsl.frontend.trace import Traced, has_tracers, inline, inlined, trace
+from kdsl.frontend.trace import Traced, has_tracers, inlined
 from kdsl.frontend.trees import LEAF, Static, Tree, flatten, unflatten
 from kdsl.inspection.looking import Looking
 from kdsl.ir.ops import Op
@@ -376,12 +376,12 @@ class UserRule:
     call: Call
     inner: Traced
 
-    def __call__(self) -> Function:
-        """(arguments, results, one cotangent per floating result) -> one gradient per floating argument."""
+    def __call__(self, *types: tuple[TensorType, ...]) -> Function:
+        """The program (arguments, results, one cotangent per floating result) -> one gradient per floating argument."""
         function = self.inner.function
         builder = Builder(function.location)
-        groups = (function.parameters, function.results, floating_results(self.inner))
-        args, results, cotangents = (tuple(Value(v.type, v.name) for v in group) for group in groups)
+        args = tuple(Value(t, p.name) for t, p in zip(types[0], function.parameters))
+        results, cotangents = (tuple(map(Value, group)) for group in types[1:])
         with tracing(builder):
             given, _ = self.call.signature.rebuild(Tracer(builder, v) for v in args)
             shown = unflatten(self.inner.tree, iter(Tracer(builder, v) for v in results))

@@ -19,6 +19,9 @@ from kdsl.ir.printer import show
 from kdsl.ir.tensor import Function
 from kdsl.ir.verify import verify
 from kdsl.target import Target
+from kdsl.transforms.differentiate import vjp
+from kdsl.transforms.prune import prune
+from kdsl.transforms.simplify import simplify
 
 Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides in elements
 
@@ -60,18 +63,27 @@ def compile_forward(function: Function, strides: Strides, target: Target) -> Com
     """A kernel as it was traced."""
     record = Record(function.name)
     program = record("traced", function)
+    program = record("simplified", simplify(program))
     return _finish(program, strides, target, record)
 
 
 def compile_vjp(function: Function, wanted: Sequence[int], strides: Strides, target: Target) -> Compiled:
-    """The gradients of a traced kernel, `wanted` of them among its floating parameters."""
+    """The gradients of a traced kernel, those numbered `wanted` among its floating parameters'."""
     record = Record(f"{function.name}.vjp")
     program = record("traced", function)
+    program = record("simplified", simplify(program))
+    program = record("derived", _gradients(program, wanted))
     return _finish(program, strides, target, record)
 
 
 def derivative(function: Function, wanted: Sequence[int]) -> Function:
-    raise NotImplementedError
+    """The same inside a kernel that is being traced: a program to be inlined."""
+    return _gradients(simplify(function), wanted)
+
+
+def _gradients(program: Function, wanted: Sequence[int]) -> Function:
+    derived = vjp(program)
+    return prune(replace(derived, results=tuple(derived.results[i] for i in wanted)))
 
 
 def _finish(program: Function, strides: Strides, target: Target, record: Record) -> Compiled:
