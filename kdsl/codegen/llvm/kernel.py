@@ -155,8 +155,7 @@ class Emitter(InnerLoops, Folds):
         self.do_Put(ir.Put(s.near, s.index, ir.Load(s.view, s.shape)))
 
     def do_Put(self, s: ir.Put) -> None:
-        index = tuple(i + ir.axis(k) if s.tile.shape[k] > 1 else i for k, i in enumerate(s.index)) if s.tile.shape else s.index
-        self.fill_view(ir.View(s.near, index), s.tile)
+        self.fill_view(ir.View(s.near, s.index), s.tile)
 
     def do_Store(self, s: ir.Store) -> None:
         self.fill_view(s.view, s.tile)
