@@ -106,7 +106,9 @@ class Maker:
 
     def movement(self):
         x = self.pick()
-        kind = self.draw(st.sampled_from(("permute", "reshape", "slice", "pad", "concat", "newaxis", "window")))
+        kind = self.draw(
+            st.sampled_from(("permute", "reshape", "slice", "pad", "concat", "newaxis", "window"))
+        )
         ndim = len(x.shape)
         if kind == "permute":
             self.emit(Op.PERMUTE, x, axes=tuple(self.draw(st.permutations(range(ndim)))))
@@ -123,7 +125,9 @@ class Maker:
             self.emit(Op.SLICE, x, starts=starts, sizes=sizes, steps=steps)
         elif kind == "pad":
             low, high, interior = (tuple(self.draw(st.integers(0, 2)) for _ in x.shape) for _ in range(3))
-            self.emit(Op.PAD, x, low=low, high=high, interior=interior, value=self.draw(st.sampled_from((0.0, 1.0))))
+            self.emit(
+                Op.PAD, x, low=low, high=high, interior=interior, value=self.draw(st.sampled_from((0.0, 1.0)))
+            )
         elif kind == "window":
             axis = self.draw(st.integers(0, ndim - 1))
             size = self.draw(st.integers(1, x.shape[axis]))
@@ -171,16 +175,38 @@ class Maker:
         if self.draw(st.booleans()):
             self.emit(Op.SCATTER_ADD, x, index, taken, axis=axis)
 
-    STEPS = ("unary", "literal", "binary", "ratio", "softmax", "normalise", "reduction", "movement", "dot", "choice", "gather")
+    STEPS = (
+        "unary",
+        "literal",
+        "binary",
+        "ratio",
+        "softmax",
+        "normalise",
+        "reduction",
+        "movement",
+        "dot",
+        "choice",
+        "gather",
+    )
 
 
 def _broadcastable(a, b):
-    return all(m == n or m == 1 or n == 1 for m, n in zip(a[::-1], b[::-1], strict=False)) and len(a) + len(b) <= 6
+    return (
+        all(m == n or m == 1 or n == 1 for m, n in zip(a[::-1], b[::-1], strict=False))
+        and len(a) + len(b) <= 6
+    )
 
 
 def _spans(n):
     """(start, size, step) triples within an axis of n elements."""
-    return [(0, n, 1), (n - 1, n, -1), (0, (n + 1) // 2, 2), (n - 1, (n + 1) // 2, -2), (n // 2, n - n // 2, 1), (0, 1, 1)]
+    return [
+        (0, n, 1),
+        (n - 1, n, -1),
+        (0, (n + 1) // 2, 2),
+        (n - 1, (n + 1) // 2, -2),
+        (n // 2, n - n // 2, 1),
+        (0, 1, 1),
+    ]
 
 
 @st.composite
@@ -196,7 +222,7 @@ def programs(draw, dtypes=("f32",), smooth=False, steps=8, only=Maker.STEPS):
         if np.prod([int(np.prod(v.shape)) for v in maker.values[-1:]]) > 3000:
             break
         getattr(maker, draw(st.sampled_from(only)))()
-    made = maker.values[len(parameters):] or maker.values
+    made = maker.values[len(parameters) :] or maker.values
     results = tuple(dict.fromkeys((made[-1], draw(st.sampled_from(made)))))
     function = Function("random", parameters, tuple(maker.b.equations), results)
     verify(function)

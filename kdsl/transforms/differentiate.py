@@ -144,7 +144,8 @@ def _first_calls(function: Function) -> dict[Equation, list[Equation]]:
 def _pull_call(
     b: Simplifier, e: Equation, group: list[Equation], known: dict[Value, Cotangent], active: set[Operand]
 ) -> None:
-    """The rule's program gives the gradients of the operands; without a rule the called program is differentiated."""
+    """The gradients of the operands: rule() gives a program (operands, results, one cotangent per floating result) -> one
+    gradient per floating operand; where `rule` is None the called program is differentiated."""
     callee: Function = e.attributes["function"]
     if not any(one.result in known for one in group) or not any(v in active for v in e.values):
         return
@@ -162,8 +163,7 @@ def _pull_call(
     if rule is None:
         program, inputs = vjp(callee), (*arguments, *cotangents)
     else:
-        types = (tuple(v.type for v in x) for x in (arguments, results, cotangents))
-        program, inputs = rule(*types), (*arguments, *results, *cotangents)
+        program, inputs = rule(), (*arguments, *results, *cotangents)
     gradients = b.replay(program, dict(zip(program.parameters, inputs, strict=True)))
     floating = [v for v in arguments if v.dtype.is_floating]
     for v, g in zip(floating, gradients, strict=True):

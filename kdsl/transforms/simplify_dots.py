@@ -5,12 +5,32 @@ In:  a dot, its operands and letters.  Out: a value that equals it, or None. Rea
 
 from __future__ import annotations
 
+import kdsl.dtypes as dt
+from kdsl.ir.numbers import canonical
 from kdsl.ir.ops import Op
 from kdsl.ir.tensor import Operand, Value
 from kdsl.transforms.rewrite import Attributes, Operands, Simplifier, rule
 from kdsl.transforms.simplify_elementwise import mild
 
 SIDES = ("left", "right")
+
+
+@rule(Op.DOT, exact=True)
+def diagonals_first(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """dot(x[m, m], y) -> dot(d, y) with the diagonal d = sum_j where(i == j, x, 0)"""
+    for side in (0, 1):
+        mine, v = a[SIDES[side]], x[side]
+        j = next((j for j, letter in enumerate(mine) if letter in mine[:j]), None)
+        if j is None:
+            continue
+        i = mine.index(mine[j])
+        rows, columns = (b.value(Op.IOTA, shape=v.shape, axis=axis, dtype=dt.i64) for axis in (i, j))
+        zero = canonical(0, v.dtype)
+        diagonal = b.value(Op.WHERE, b.value(Op.EQ, rows, columns), v, zero)
+        operand = b.reduce(Op.SUM, diagonal, (j,))
+        operands = (operand, x[1]) if side == 0 else (x[0], operand)
+        return b.emit(Op.DOT, *operands, **{**a, SIDES[side]: mine[:j] + mine[j + 1 :]})
+    return None
 
 
 @rule(Op.DOT, exact=True)
@@ -114,8 +134,6 @@ def _to_the_other_side(
 def no_product_of_matrices(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
     """dot(x, y) -> sum(x * y) unless both operands have a letter of the result that the other lacks"""
     left, right, out = a["left"], a["right"], a["out"]
-    if len(set(left)) < len(left) or len(set(right)) < len(right):
-        return None
     own = [set(out) & (set(p) - set(q)) for p, q in ((left, right), (right, left))]
     summed = [letter for letter in left if letter in right and letter not in out]
     if all(own) and summed:

@@ -85,7 +85,9 @@ def test_a_sum_of_products_is_a_dot_and_the_other_way_round():
         return b.reduce(Op.SUM, b.emit(Op.MUL, p, q), (2,))
 
     assert ops(simplify(program(f, ROW, (dt.f32, (3, 8))))) == [Op.DOT]
-    assert Op.DOT not in ops(simplify(program(lambda b, x, y: b.dot("mk", "k", "m", x, y), ROW, (dt.f32, (8,)))))
+    assert Op.DOT not in ops(
+        simplify(program(lambda b, x, y: b.dot("mk", "k", "m", x, y), ROW, (dt.f32, (8,))))
+    )
 
 
 def test_numbers_keep_their_nan_and_signs():
@@ -103,7 +105,9 @@ def test_numbers_keep_their_nan_and_signs():
 def test_integers_fold_as_they_are_computed():
     def f(b, x):
         full = b.full(200, (3,), dt.u8)
-        return b.emit(Op.ADD, b.emit(Op.ADD, b.emit(Op.ADD, full, 100), x), 0), b.emit(Op.ADD, b.emit(Op.ADD, x, 250), 10)
+        return b.emit(Op.ADD, b.emit(Op.ADD, b.emit(Op.ADD, full, 100), x), 0), b.emit(
+            Op.ADD, b.emit(Op.ADD, x, 250), 10
+        )
 
     simple = simplify(program(f, (dt.u8, (3,))))
     assert [e.operands[1] for e in simple.equations] == [44, 4]
@@ -121,12 +125,16 @@ def test_a_named_size_is_not_one():
 def test_casts_to_half_types_stay(dtype):
     f = program(lambda b, x: b.emit(Op.CAST, b.emit(Op.CAST, x, dtype=dtype), dtype=dt.f32), (dt.f32, (3,)))
     assert ops(simplify(f)) == [Op.CAST, Op.CAST]
-    wide = program(lambda b, x: b.emit(Op.CAST, b.emit(Op.CAST, x, dtype=dt.f64), dtype=dt.f32), (dt.f32, (3,)))
+    wide = program(
+        lambda b, x: b.emit(Op.CAST, b.emit(Op.CAST, x, dtype=dt.f64), dtype=dt.f32), (dt.f32, (3,))
+    )
     assert ops(simplify(wide)) == []
 
 
 def test_sum_of_constant_over_a_named_axis_counts_it():
-    f = program(lambda b, x: b.reduce(Op.SUM, b.emit(Op.BROADCAST, x, shape=(3, N), axes=(0,)), (1,)), (dt.f32, (3,)))
+    f = program(
+        lambda b, x: b.reduce(Op.SUM, b.emit(Op.BROADCAST, x, shape=(3, N), axes=(0,)), (1,)), (dt.f32, (3,))
+    )
     simple = simplify(f)
     verify(simple)
     x = np.array([1, 2, 3], np.float32)
