@@ -162,7 +162,9 @@ def wanted_dtype(spec: Any) -> DType:
     """The dtype that a `dtype=` argument names."""
     dtype = as_dtype(spec)
     if dtype is None:
-        raise DtypeError(f"{_short(spec)} is not a dtype", hint=f"there are {', '.join(d.name for d in dt.ALL)}")
+        raise DtypeError(
+            f"{_short(spec)} is not a dtype", hint=f"there are {', '.join(d.name for d in dt.ALL)}: names count bits"
+        )
     return dtype
 
 
