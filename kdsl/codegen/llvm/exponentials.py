@@ -1,7 +1,9 @@
-"""exp and its family, as polynomials on vectors.
+"""exp and its family, as polynomials on vectors, f32 and f64.
 
-In:  floating Values.  Out: Values; nothing calls a library. No flag allows reassociation here: the order is the accuracy.
-Read before: writer.py. Read next: functions.py.
+In:  floating Values.  Out: Values; nothing calls a library. No flag allows reassociation or fusing here beyond the written
+fma: the order is the accuracy. The errors stated are the largest measured over each function's whole range
+(tests/codegen/llvm/test_functions.py holds them).
+Read before: writer.py. Read next: logarithms.py, functions.py.
 """
 
 from __future__ import annotations
@@ -10,9 +12,17 @@ from collections.abc import Sequence
 
 from kdsl.codegen.llvm.writer import Value, Writer
 
+LN2 = {"float": (0.693359375, -2.12194440e-4), "double": (0.6931471805599453, 2.3190468138462996e-17)}
+# (exp(r) - 1 - r) / r**2 for |r| <= ln(2)/2, highest power first
+SERIES = {
+    "float": [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1],
+    "double": [1 / 6227020800, 1 / 479001600, 1 / 39916800, 1 / 3628800, 1 / 362880, 1 / 40320, 1 / 5040, 1 / 720, 1 / 120,
+               1 / 24, 1 / 6, 0.5],
+}  # fmt: skip
+
 
 def polynomial(w: Writer, x: Value, coefficients: Sequence[float]) -> Value:
-    """Horner, highest first."""
+    """Horner, highest power first."""
     out = w.literal(coefficients[0], x.type)
     for c in coefficients[1:]:
         out = w.fma(out, x, w.literal(c, x.type))
@@ -26,32 +36,125 @@ def clamp(w: Writer, x: Value, low: float, high: float) -> Value:
     return w.select(w.compare("fcmp olt", x, bottom), bottom, x)
 
 
+def whole(w: Writer, k: Value) -> Value:
+    """A small whole floating number as an integer of the same width."""
+    if k.type == "float":
+        return w.convert("fptosi", k, "i32")
+    # AVX2 has no conversion to i64: adding 1.5 * 2**52 puts the number into the low bits
+    moved = w.convert("bitcast", w.binary("fadd", k, w.literal(6755399441055744.0, "double")), "i64")
+    return w.binary("sub", moved, w.literal(0x4338000000000000, "i64"))
+
+
+def power_of_two(w: Writer, e: Value) -> Value:
+    """2**e for an integer e in the range of normal numbers."""
+    bias, shift, type = (127, 23, "float") if e.type == "i32" else (1023, 52, "double")
+    return w.convert("bitcast", w.binary("shl", w.binary("add", e, w.literal(bias, e.type)), w.literal(shift, e.type)), type)
+
+
 def scale(w: Writer, y: Value, k: Value) -> Value:
-    """y * 2**k for a whole k, in two halves so that results below the least normal number come out right."""
-    if y.type == "float":
-        type, bias, shift = "i32", 127, 23
-        i = w.convert("fptosi", k, type)
-    else:  # AVX2 has no conversion to i64: the magic number puts k into the low bits
-        type, bias, shift = "i64", 1023, 52
-        magic = w.literal(6755399441055744.0, "double")
-        i = w.binary("sub", w.convert("bitcast", w.binary("fadd", k, magic), type), w.literal(0x4338000000000000, type))
-    if type == "i32":
-        half = w.binary("ashr", i, w.literal(1, type))
-    else:
-        half = w.convert("sext", w.binary("ashr", w.convert("trunc", i, "i32"), w.literal(1, "i32")), "i64")
+    """y * 2**k for a whole k, in two halves so that results below the least normal number round once."""
+    i = whole(w, k)
+    if i.type == "i32":
+        half = w.binary("ashr", i, w.literal(1, "i32"))
+    else:  # AVX2 has no arithmetic shift of i64
+        half = whole(w, w.intrinsic("floor", (w.binary("fmul", k, w.literal(0.5, k.type)),)))
+    return w.binary("fmul", w.binary("fmul", y, power_of_two(w, half)), power_of_two(w, w.binary("sub", i, half)))
 
-    def power(e: Value) -> Value:
-        return w.convert("bitcast", w.binary("shl", w.binary("add", e, w.literal(bias, type)), w.literal(shift, type)), y.type)
 
-    return w.binary("fmul", w.binary("fmul", y, power(half)), power(w.binary("sub", i, half)))
+def reduce(w: Writer, x: Value) -> tuple[Value, Value]:
+    """x = k * ln(2) + r with a whole k and |r| <= ln(2)/2."""
+    high, low = LN2[x.type]
+    k = w.intrinsic("rint", (w.binary("fmul", x, w.literal(1.4426950408889634, x.type)),))
+    r = w.fma(k, w.literal(-high, x.type), x)
+    return k, w.fma(k, w.literal(-low, x.type), r)
+
+
+def less_one(w: Writer, r: Value) -> Value:
+    """exp(r) - 1 for |r| <= ln(2)/2."""
+    return w.fma(w.binary("fmul", polynomial(w, r, SERIES[r.type]), r), r, r)
 
 
 def exp(w: Writer, x: Value) -> Value:
-    """e**x. f32: at most 1.01 ulp."""
-    c = [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]
-    x = clamp(w, x, -104.0, 89.0)
-    k = w.intrinsic("rint", (w.binary("fmul", x, w.literal(1.4426950408889634, x.type)),))
-    r = w.fma(k, w.literal(-0.693359375, x.type), x)
-    r = w.fma(k, w.literal(2.12194440e-4, x.type), r)
-    y = w.binary("fadd", w.fma(w.binary("fmul", polynomial(w, r, c), r), r, r), w.literal(1.0, x.type))
-    return scale(w, y, k)
+    """e**x, at most 1.0 ulp; below the least normal number 1.5 ulp."""
+    x = clamp(w, x, *((-104.0, 89.0) if x.type == "float" else (-746.0, 710.0)))
+    k, r = reduce(w, x)
+    return scale(w, w.binary("fadd", less_one(w, r), w.literal(1.0, x.type)), k)
+
+
+def exp2(w: Writer, x: Value) -> Value:
+    """2**x, at most 1.0 ulp; exact for whole x."""
+    x = clamp(w, x, *((-151.0, 129.0) if x.type == "float" else (-1076.0, 1025.0)))
+    k = w.intrinsic("rint", (x,))
+    f = w.binary("fsub", x, k)
+    high = w.binary("fmul", f, w.literal(0.6931471805599453, x.type))
+    y = less_one(w, high)
+    if x.type == "double":  # what the product lost
+        lost = w.fma(f, w.literal(0.6931471805599453, x.type), w.pure(f"fneg {high.full} {high.text}", (high,), high.type, high.width))
+        y = w.binary("fadd", y, lost)
+    return scale(w, w.binary("fadd", y, w.literal(1.0, x.type)), k)
+
+
+def expm1(w: Writer, x: Value) -> Value:
+    """e**x - 1, at most 1.5 ulp."""
+    least = -30.0 if x.type == "float" else -60.0  # from there down it is -1
+    bounded = clamp(w, x, least, 89.0 if x.type == "float" else 710.0)
+    k, r = reduce(w, bounded)
+    power = power_of_two(w, w.binary("sub", whole(w, k), w.literal(1, "i32" if x.type == "float" else "i64")))
+    half = w.fma(power, less_one(w, r), w.binary("fsub", power, w.literal(0.5, x.type)))
+    y = w.binary("fadd", half, half)
+    y = w.select(w.compare("fcmp oeq", x, w.literal(0.0, x.type)), x, y)  # -0.0 stays
+    return w.select(w.compare("fcmp ole", x, w.literal(least, x.type)), w.literal(-1.0, x.type), y)
+
+
+def tanh(w: Writer, x: Value) -> Value:
+    """Hyperbolic tangent, at most 1.5 ulp: x + x**3 * P below 0.625, else 1 - 2 / (exp(2x) + 1)."""
+    one, two = w.literal(1.0, x.type), w.literal(2.0, x.type)
+    s, size = w.binary("fmul", x, x), w.intrinsic("fabs", (x,))
+    if x.type == "float":
+        p = polynomial(w, s, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1])
+    else:
+        p = w.binary("fdiv",
+                     polynomial(w, s, [-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3]),
+                     polynomial(w, s, [1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3]))  # fmt: skip
+    near = w.fma(w.binary("fmul", p, s), x, x)
+    near = w.select(w.compare("fcmp oeq", x, w.literal(0.0, x.type)), x, near)
+    e = exp(w, w.binary("fadd", size, size))
+    far = w.intrinsic("copysign", (w.binary("fsub", one, w.binary("fdiv", two, w.binary("fadd", e, one))), x))
+    return w.select(w.compare("fcmp olt", size, w.literal(0.625, x.type)), near, far)
+
+
+def erf(w: Writer, x: Value) -> Value:
+    """Error function, at most 1.0 ulp (f32) and 1.5 ulp (f64)."""
+    t = w.intrinsic("fabs", (x,))
+    s = w.binary("fmul", x, x)
+    one = w.literal(1.0, x.type)
+    if x.type == "float":
+        small = polynomial(w, s, [-0.000599104969, 0.00499339588, -0.0267667342, 0.112818025, -0.376124859, 0.128379151])
+        # 1 - exp(-polynomial)
+        r = w.fma(w.literal(1.7294893e-05, x.type), t, w.literal(-0.00038320868, x.type))
+        u = w.fma(w.literal(0.00388393435, x.type), t, w.literal(-0.0242545605, x.type))
+        r = w.fma(r, s, u)
+        for c in (0.106777847, 0.634846687, 0.128717512):
+            r = w.fma(r, t, w.literal(c, x.type))
+        r = clamp(w, w.fma(r, t, t), 0.0, 20.0)
+        r = w.select(w.compare("fcmp ogt", t, w.literal(4.0, x.type)), w.literal(20.0, x.type), r)
+        tail, bound = exp(w, w.binary("fsub", w.literal(0.0, x.type), r)), 0.921875
+    else:
+        small = polynomial(w, s, [
+            5.957176147748911e-11, -1.1372848856791674e-09, 1.4659775274047436e-08, -1.6350312701054695e-07, 1.6461000484121368e-06,
+            -1.4925595266831182e-05, 0.0001205533111164271, -0.000854832698083379, 0.0052239776248180145, -0.026866170645076792,
+            0.11283791670954879, -0.3761263890318375, 0.1283791670955126])  # fmt: skip
+        # 1 - exp(-t*t) * erfcx(t), a polynomial in (t - 2.5) / (t + 2.5)
+        far = clamp(w, t, 0.0, 6.2)
+        u = w.binary("fdiv", w.binary("fsub", far, w.literal(2.5, x.type)), w.binary("fadd", far, w.literal(2.5, x.type)))
+        scaled = polynomial(w, u, [
+            3.426584157745285e-07, 1.3114092686403511e-07, -1.8011340797288152e-06, -2.314998950849681e-06, 7.552406470861937e-06,
+            1.8617294135018403e-05, -3.418221946303844e-05, -0.00012887744294332978, 0.00022838037815709953, 0.0008759154649029062,
+            -0.002642365964300101, -0.003993701166284603, 0.03992253907558564, -0.12503305237882378, 0.2517131932174493,
+            -0.3717367339489734, 0.2108063640611436])  # fmt: skip
+        minus = w.binary("fmul", w.binary("fsub", w.literal(0.0, x.type), far), far)
+        tail, bound = w.binary("fmul", exp(w, minus), scaled), 1.0
+    large = w.binary("fsub", one, tail)
+    near = w.fma(small, x, x)
+    far_value = w.intrinsic("copysign", (large, x))
+    return w.select(w.compare("fcmp ult", t, w.literal(bound, x.type)), near, w.select(w.compare("fcmp oeq", x, x), far_value, x))

@@ -21,8 +21,13 @@ def emit_kernels(program: Program, target: Target) -> tuple[str, dict[Kernel, st
     bodies: dict[str, str] = {}
     names: dict[Kernel, str] = {}
     taken: set[str] = set()
+    helpers: dict[str, str] = {}
     for kernel in program.kernels:
-        text = Emitter(kernel, target, declarations).text("KERNEL")
+        emitter = Emitter(kernel, target, declarations)
+        text = emitter.text("KERNEL")
+        for helper, write in emitter.helpers.items():
+            if helper not in helpers:
+                helpers[helper] = write()
         if text not in bodies:
             name = "".join(c if c.isalnum() or c == "_" else "_" for c in kernel.name) or "kernel"
             while name in taken or name in ("program", "arena", "shapes", "zeros"):
@@ -31,7 +36,7 @@ def emit_kernels(program: Program, target: Target) -> tuple[str, dict[Kernel, st
             bodies[text] = name
         names[kernel] = bodies[text]
     functions = [text.replace("@KERNEL", f"@{name}") for text, name in bodies.items()]
-    return "\n".join([ZEROS, *sorted(declarations), "", *functions]), names
+    return "\n".join([ZEROS, *sorted(declarations), *helpers.values(), "", *functions]), names
 
 
 def emit_module(program: Program, target: Target) -> str:

@@ -12,7 +12,7 @@ lanes until it meets a vector: then it is splat. f16 and bf16 never appear here:
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class Writer:
         self.frames = [Frame()]
         self.label = "entry"
         self.count = 0
+        self.helpers: dict[str, Callable[[], str]] = {}  # functions that the module must define: the text of each
         self.place = 0  # the depth at which loads are put: that of the statement they belong to
 
     @property
