@@ -54,6 +54,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     bytes: Extent = 0  # inputs and outputs, each element once
     operations: Extent = 0  # elementary operations of one run
+    work: float = 0.0  # the same with what is computed more than once and what ops cost, named sizes guessed
+    parallel: int = 64  # about how many blocks can run side by side
 
 
 @dataclass(eq=False)
@@ -68,9 +70,10 @@ class RowPlan(Plan):
     lane: Letter | None = None  # the letter that lies along the vectors: the last of `line`, or the last of `rows`
     passes: int = 1
     when: dict[Value, int] = field(default_factory=dict)
-    kept: tuple[Value, ...] = ()  # line values that wait in near memory, or in the output that replaces them, between passes
-    partial: dict[Equation, Value] = field(default_factory=dict)  # folds over rows (or blocks of the line): where the blocks' parts go
-    block_count: int = 1  # of partial folds: how many parts there are
+    kept: dict[Value, Value | None] = field(default_factory=dict)  # line values that wait for a later pass: where (None: near)
+    partial: dict[Equation, Value] = field(default_factory=dict)  # folds over rows or blocks of the line: the blocks' parts
+    block_count: int = 1  # how many parts; 0 where the partial folds end in this kernel (partial[e] is then e.result)
+    reduced: tuple[Letter, ...] = ()  # the row letters over which partial folds go: the last of `rows`
 
 
 @dataclass(eq=False)
@@ -103,7 +106,7 @@ class Refusal:
 
 @dataclass(eq=False)
 class IndexCheck:
-    """An index tensor whose values must lie in -extent … extent-1: its largest and least value are hidden results of the program."""
+    """An index tensor whose values must lie in -extent … extent-1: its largest and least value are hidden results."""
 
     extent: Extent
     largest: Value

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kdsl.ir.frame import Axes, Illegal, Letter, Letters, flat
+from kdsl.ir.frame import Illegal, Letter, Letters, flat
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent, divide
 from kdsl.ir.tensor import Equation, Value

@@ -1,0 +1,257 @@
+"""Grouping: which equations share a kernel.
+
+In:  an expanded Function, a target.  Out: ir.frame.Grouping: plans in launch order, and why not fewer.
+Every equation starts as a group of its own and is merged, greedily, with the groups that it reads from and with those that
+read the same arrays. A merge is legal if the planner returns a nest for it instead of a reason, if no third group lies
+between, and if the modelled time does not grow. Movements, sources and masks made of them are *free*: every reader repeats
+them, no kernel stores them. A fold over rows leaves partial sums, which a finisher adds in a later kernel.
+Read before: letters.py, plan_rows.py, plan_dots.py. Read next: schedule/program.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal, RowPlan
+from kdsl.ir.ops import Op
+from kdsl.ir.tensor import Equation, Function, Shape, Value
+from kdsl.target import Target
+from kdsl.transforms.cost import bytes_of, time_of
+from kdsl.transforms.free import FreeValues
+from kdsl.transforms.plan import plan
+from kdsl.transforms.prepare import prepare
+
+FINISHER_ELEMENTS = 1024  # with so little work beside its sums a kernel still is a finisher
+SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
+
+
+@dataclass(eq=False)
+class Group:
+    """Equations of one kernel, without the free ones that it repeats."""
+
+    number: int
+    equations: list[Equation]
+    plan: Plan
+    reads: set[Equation] = field(default_factory=set)  # equations of other groups that it reads
+    time: float = 0.0
+
+
+def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
+    """The kernels of a program, in launch order."""
+    ready = prepare(function, strides or {})
+    work = _Grouper(ready.function, ready.results, target, strides or {})
+    work.grow()
+    plans = work.finish()
+    aliases = dict(work.free.aliases(ready.results))
+    return Grouping(function, tuple(plans), ready.results, aliases, tuple(work.refusals), ready.checks, dict(strides or {}))
+
+
+class _Grouper:
+    def __init__(self, function: Function, results: tuple[Value, ...], target: Target, strides: Mapping[Value, Shape]) -> None:
+        self.function, self.results, self.target, self.strides = function, results, target, strides
+        self.order = {e: i for i, e in enumerate(function.equations)}
+        self.free = FreeValues(function, results, strides)
+        self.home: dict[Equation, Group] = {}
+        self.groups: list[Group] = []
+        self.refusals: list[Refusal] = []
+        self.memo: dict[frozenset[Equation], Plan | str] = {}
+        self.counter = 0
+
+    # --- the judge -------------------------------------------------------------------------------------------------------
+    def attempt(self, equations: list[Equation]) -> Plan | str:
+        """The plan of these equations with what they repeat, or why there is none."""
+        key = frozenset(equations)
+        found = self.memo.get(key)
+        if found is None:
+            inside = set(equations)
+            closed = sorted(self.free.close(inside), key=self.order.__getitem__)
+            outputs = [e.result for e in sorted(inside, key=self.order.__getitem__) if self.free.is_read_outside(e, inside)]
+            try:
+                found = plan(closed, outputs, self.function.name, self.contiguous, self.target)
+            except Illegal as reason:
+                found = str(reason)
+            self.memo[key] = found
+        return found
+
+    def contiguous(self, v: Value) -> bool:
+        return v not in self.strides
+
+    # --- growing ---------------------------------------------------------------------------------------------------------
+    def grow(self) -> None:
+        for e in self.function.equations:
+            if not self.free.is_free(e):
+                self.place(e)
+        for g in list(self.groups):  # groups may have become mergeable through later members
+            if g in self.groups:
+                self.merge_around(g, self.producers(g))
+
+    def place(self, e: Equation) -> None:
+        found = self.attempt([e])
+        while isinstance(found, str):
+            stored = self.free.store_operands(e)
+            if not stored:
+                raise Illegal(f"{e.op.value} by itself: {found}")
+            self.memo.clear()
+            for q in stored:
+                self.place(q)
+            found = self.attempt([e])
+        g = self.new(found, [e])
+        self.merge_around(g, [*self.producers(g), *self.siblings(g)])
+
+    def new(self, p: Plan, equations: list[Equation]) -> Group:
+        g = Group(self.counter, equations, p, set(), time_of(p))
+        self.counter += 1
+        for e in equations:
+            self.home[e] = g
+        inside = set(equations)
+        g.reads = {q for e in equations for q in self.free.sources(e) if q not in inside}
+        self.groups.append(g)
+        return g
+
+    def producers(self, g: Group) -> list[Group]:
+        found = dict.fromkeys(self.home[q] for q in g.reads if q in self.home)
+        found.pop(g, None)
+        return sorted(found, key=lambda q: -sum(bytes_of(e.result.type) for e in g.reads if self.home[e] is q))
+
+    def siblings(self, g: Group) -> list[Group]:
+        """Groups that read the same arrays, those with most bytes in common first."""
+        mine = {v: bytes_of(v.type) for v in g.plan.inputs}
+        total = sum(mine.values())
+        found = []
+        for q in self.groups:
+            if q is g:
+                continue
+            common = sum(mine.get(v, 0) for v in q.plan.inputs)
+            other = sum(bytes_of(v.type) for v in q.plan.inputs)
+            if common and common >= SHARED * min(total, other):
+                found.append((common, q))
+        return [q for _, q in sorted(found, key=lambda x: -x[0])]
+
+    def merge_around(self, g: Group, others: list[Group]) -> None:
+        for q in others:
+            if q is g or q not in self.groups or g not in self.groups:
+                continue
+            merged = self.merge(q, g)
+            if merged is not None:
+                g = merged
+
+    def merge(self, a: Group, b: Group) -> Group | None:
+        if self.between(a, b) or self.between(b, a):
+            return None
+        found = self.attempt(a.equations + b.equations)
+        if not isinstance(found, str):
+            time = time_of(found)
+            if time > a.time + b.time:
+                found = f"one kernel would take {time:.1f} us, two take {a.time + b.time:.1f} us"
+        if isinstance(found, str):
+            self.refusals.append(Refusal(_title(a), _title(b), found))
+            return None
+        self.groups.remove(a)
+        self.groups.remove(b)
+        return self.new(found, sorted(a.equations + b.equations, key=self.order.__getitem__))
+
+    def between(self, a: Group, b: Group) -> bool:
+        """Is there a path from a to b through a third group?"""
+        todo = [self.home[q] for q in b.reads if q in self.home]
+        seen: set[Group] = {a, b}
+        todo = [g for g in dict.fromkeys(todo) if g not in seen]
+        while todo:
+            g = todo.pop()
+            if g in seen:
+                continue
+            seen.add(g)
+            for q in g.reads:
+                h = self.home.get(q)
+                if h is a:
+                    return True
+                if h is not None and h not in seen:
+                    todo.append(h)
+        return False
+
+    # --- finishing ---------------------------------------------------------------------------------------------------------
+    def finish(self) -> list[Plan]:
+        """Plans in launch order, with the finishers of partial sums."""
+        ordered = self.sorted_groups()
+        finishers: dict[Value, Equation] = {}
+        plans: list[Plan] = []
+        for g in ordered:
+            p = g.plan
+            pending = [v for v in dict.fromkeys(self.root_values(p.inputs)) if v in finishers]
+            if pending:
+                merged = self.with_finishers(p, g, [finishers[v] for v in pending])
+                if merged is not None:
+                    for v in pending:
+                        finishers.pop(v)
+                    plans.append(merged)
+                    continue
+                plans += self.finishing([finishers.pop(v) for v in pending])
+            plans.append(p)
+            if isinstance(p, RowPlan) and p.block_count and p.partial:
+                for e, part in p.partial.items():
+                    finishers[e.result] = Equation(e.result, e.op, (part,), {"axes": (0,)}, e.location)
+        plans += self.finishing(list(finishers.values()))
+        for number, p in enumerate(plans):
+            p.name = self.function.name if len(plans) == 1 else f"{self.function.name}_{number}"
+        return plans
+
+    def root_values(self, values: Iterable[Value]) -> list[Value]:
+        return [self.free.root(v) for v in values]
+
+    def with_finishers(self, p: Plan, g: Group, finishers: list[Equation]) -> Plan | None:
+        """The only reader of partial sums adds them itself, where that is legal."""
+        inside = set(g.equations)
+        for f in finishers:
+            e = self.free.made[f.result]
+            if f.result in self.free.kept_results or not self.free.readers_of(e) <= inside:
+                return None
+        closed = [e for e in p.equations]
+        names = {f.result for f in finishers}
+        if any(v not in names and self.free.root(v) in names for v in p.inputs):
+            return None
+        try:
+            merged = plan([*finishers, *closed], list(p.outputs), self.function.name, self.contiguous, self.target)
+        except Illegal:
+            return None
+        if time_of(merged) > time_of(p) + 2.0 or (isinstance(merged, RowPlan) and merged.partial):
+            return None
+        small = all(bytes_of(e.result.type) <= 8 * FINISHER_ELEMENTS for e in p.equations)
+        return replace(merged, kind="finisher" if small else "kernel")
+
+    def finishing(self, equations: list[Equation]) -> list[Plan]:
+        """Finishers, as few kernels as may be."""
+        out: list[Plan] = []
+        for e in equations:
+            out.append(replace(plan([e], [e.result], self.function.name, self.contiguous, self.target), kind="finisher"))
+        return out
+
+    def sorted_groups(self) -> list[Group]:
+        out: list[Group] = []
+        done: set[Group] = set()
+
+        def visit(g: Group) -> None:
+            stack = [(g, iter(sorted(g.reads, key=self.order.__getitem__)))]
+            done.add(g)
+            while stack:
+                top, reads = stack[-1]
+                for q in reads:
+                    h = self.home.get(q)
+                    if h is not None and h not in done:
+                        done.add(h)
+                        stack.append((h, iter(sorted(h.reads, key=self.order.__getitem__))))
+                        break
+                else:
+                    out.append(top)
+                    stack.pop()
+
+        for g in sorted(self.groups, key=lambda g: self.order[g.equations[0]]):
+            if g not in done:
+                visit(g)
+        return out
+
+
+def _title(g: Group) -> str:
+    """A group in a few words."""
+    last = g.equations[-1]
+    ops = ", ".join(dict.fromkeys(e.op.value for e in g.equations if e.op is not Op.CAST))
+    return f"%{last.result.name or last.op.value} ({ops})"

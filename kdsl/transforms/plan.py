@@ -1,0 +1,22 @@
+"""The judge: a plan for these equations in one kernel, or Illegal with the reason.
+
+In:  equations in program order, the values to write.  Out: RowPlan, DotPlan, ScatterPlan or SortPlan.
+Read before: plan_rows.py, plan_dots.py, plan_scatter.py. Read next: group.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kdsl.ir.frame import Plan
+from kdsl.ir.ops import Op
+from kdsl.ir.tensor import Equation, Value
+from kdsl.target import Target
+from kdsl.transforms.plan_rows import plan_rows
+
+
+def plan(
+    equations: Sequence[Equation], outputs: Sequence[Value], name: str, contiguous: Callable[[Value], bool], target: Target
+) -> Plan:
+    """The plan of one kernel."""
+    return plan_rows(equations, outputs, name, contiguous)

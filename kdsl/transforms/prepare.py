@@ -1,0 +1,92 @@
+"""A program as kernels can compute it: every result is memory of its own, every index tensor is checked.
+
+In:  an expanded Function.  Out: a Function whose results are distinct computed values, hidden results for index checks last.
+A result that is an argument, or the same value twice, becomes a copy. For every index tensor of a TAKE or a scatter its
+largest and least value become results: the caller compares them with the axis and raises OutOfRangeError.
+Read next: group.py; docs/decisions/index-errors.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kdsl.ir.frame import IndexCheck
+from kdsl.ir.ops import Op
+from kdsl.ir.rules import result_type
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Function, Shape, Value
+from kdsl.transforms.free import is_alias
+
+INDEXED = {Op.TAKE: "axis", Op.TAKE_ALONG: "axis", Op.SCATTER_ADD: "axis", Op.SCATTER_ALONG: "axis"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    function: Function
+    results: tuple[Value, ...]
+    checks: tuple[IndexCheck, ...]
+
+
+def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
+    """Copies for results that need them, and the checks of indices."""
+    made = {e.result: e for e in function.equations}
+    equations = list(function.equations)
+
+    def emit(op: Op, *operands: Value, **attributes: object) -> Value:
+        result = Value(result_type(op, operands, attributes), operands[0].name)
+        equations.append(Equation(result, op, tuple(operands), dict(attributes)))
+        return result
+
+    def root(v: Value) -> Value:
+        while v in made and is_alias(made[v]):
+            v = made[v].values[0]
+        return v
+
+    results: list[Value] = []
+    taken: set[Value] = set()
+    for v in function.results:
+        base = root(v)
+        if v not in made or v in taken or (base is not v and (base in taken or base not in made)):
+            v = base = emit(Op.BARRIER, v)
+        taken |= {v, base}
+        results.append(v)
+    checks = _checks(equations, made, emit)
+    live = _live(equations, [*results, *(v for c in checks for v in (c.largest, c.least))])
+    hidden = tuple(dict.fromkeys(v for c in checks for v in (c.largest, c.least)))
+    return Prepared(Function(function.name, function.parameters, tuple(live), (*results, *hidden), function.location), (*results, *hidden), tuple(checks))
+
+
+def _checks(equations: list[Equation], made: Mapping[Value, Equation], emit) -> list[IndexCheck]:  # type: ignore[no-untyped-def]
+    checks: list[IndexCheck] = []
+    seen: dict[tuple[Value, Extent], None] = {}
+    ends: dict[Value, tuple[Value, Value]] = {}
+    for e in list(equations):
+        if e.op not in INDEXED:
+            continue
+        x, index = e.values[0], e.values[1]
+        while index in made and made[index].op in (Op.BROADCAST, Op.RESHAPE, Op.PERMUTE):
+            index = made[index].values[0]
+        extent = x.shape[e.attributes["axis"]]
+        if (index, extent) in seen:
+            continue
+        seen[index, extent] = None
+        if index not in ends:
+            axes = tuple(range(len(index.shape)))
+            if axes:
+                ends[index] = emit(Op.MAX, index, axes=axes), emit(Op.MIN, index, axes=axes)
+            else:
+                same = emit(Op.BARRIER, index)
+                ends[index] = same, same
+        checks.append(IndexCheck(extent, *ends[index], e.location))
+    return checks
+
+
+def _live(equations: list[Equation], results: list[Value]) -> list[Equation]:
+    wanted = set(results)
+    out: list[Equation] = []
+    for e in reversed(equations):
+        if e.result in wanted:
+            out.append(e)
+            wanted.update(e.values)
+    return out[::-1]
