@@ -164,6 +164,8 @@ SIZES = {
     "argmax": [dict(R=r, N=n) for r, n in ((1, 1), (7, 31), (6, 65))],
 }
 
+FIXED = {"attention": "T", "attention_keys_values": "T"}  # near memory has a fixed size, and their strips are as long as the line
+
 
 def expected(name: str, arguments: tuple[np.ndarray, ...], sizes: dict[str, int]) -> tuple[np.ndarray, ...]:
     """What the program means, in f64."""
@@ -180,3 +182,19 @@ def assert_close(results, wanted, name: str) -> None:
         same = (result == want) | (np.isnan(result) & np.isnan(want)) | (np.abs(result - want) <= bound)
         worst = np.argwhere(~same)
         assert same.all(), f"{name}: result {i} at {worst[0]}: {result[tuple(worst[0])]}, not {want[tuple(worst[0])]} (bound {bound:.1e})"
+
+
+def compile_for_cpu(program: Program):
+    """The program as machine code of this machine: a function of its arguments (and named sizes)."""
+    from kdsl.codegen.llvm.module import emit_module
+    from kdsl.runtime.call import ArgumentSpec, Executable, ResultSpec
+    from kdsl.runtime.cpu import load
+    from kdsl.target import parse_target
+
+    target = parse_target("cpu")
+    plain = lambda shape: tuple(n if isinstance(n, int) else str(n) for n in shape)  # noqa: E731
+    arguments = [ArgumentSpec(b.dtype, plain(b.shape)) for b in program.buffers if b.role == "argument"]
+    results = [ResultSpec(b.dtype, len(b.shape)) for b in program.buffers if b.role == "result"]
+    order = [(b.role, b.number) for b in program.buffers if b.role != "temporary"]
+    library = load(emit_module(program, target), target)
+    return Executable(library, arguments, results, program.sizes, program.constants, order=order)
