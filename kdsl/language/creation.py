@@ -15,7 +15,7 @@ import kdsl.dtypes as dt
 from kdsl.dtypes import DType
 from kdsl.errors import ArgumentError, ShapeError
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, Size, at_least
+from kdsl.ir.sizes import Extent, Size
 from kdsl.ir.tensor import Literal, Shape, Value
 from kdsl.language.dispatch import public, require
 from kdsl.language.operands import broadcast, cast, default_dtype, emit, fitted, known, traced, value, wanted_dtype
@@ -132,9 +132,8 @@ def _steps(low: Extent, high: Extent, step: int) -> Extent:
     count = (high - low + step - 1) // step if step > 0 else (low - high - step - 1) // -step
     if isinstance(count, int):
         return max(0, count)
-    if not at_least(high, low) if step > 0 else not at_least(low, high):
-        first, last = (low, high) if step > 0 else (high, low)
-        require(last, ">=", first, ShapeError(f"arange from {low} to {high} by {step} has fewer than 0 elements"))
+    first, last = (low, high) if step > 0 else (high, low)
+    require(last, ">=", first, ShapeError(f"arange from {low} to {high} by {step} has fewer than 0 elements"))
     return count
 
 

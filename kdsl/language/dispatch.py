@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from kdsl.errors import ArgumentError, KdslError
 from kdsl.ir.location import find_location
 from kdsl.ir.rules import Builder
-from kdsl.ir.sizes import Extent
+from kdsl.ir.sizes import Extent, at_least
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +84,8 @@ def public(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         trace = _state.trace
         if trace is None:
+            if any(hasattr(a, "builder") for a in args):
+                raise ArgumentError("this tensor belongs to a kernel that has ended", hint="return it from the kernel")
             return eager(call, args, kwargs)
         if trace.inside:
             return function(*args, **kwargs)
@@ -101,11 +103,10 @@ def public(function: F) -> F:
 
 def require(left: Extent, relation: str, right: Extent, mistake: KdslError) -> None:
     """Raise `mistake` unless left relation right ("==" or ">="); where that hangs on named sizes, check it at the call."""
-    if isinstance(left, int) and isinstance(right, int):
-        holds = left == right if relation == "==" else left >= right
-        if not holds:
-            raise mistake
+    if at_least(left, right) and (relation == ">=" or left == right):
         return
+    if at_least(right, left + 1) or (relation == "==" and at_least(left, right + 1)):
+        raise mistake
     trace = _state.trace
     assert trace is not None, "named sizes exist only while tracing"
     trace.checks.append(Check(left, relation, right, mistake))

@@ -121,14 +121,16 @@ def index_value(k: Any, n: Extent, axis: int, v: Value) -> Value:
 
 def _integer(p: _Part, n: Extent, v: Value) -> tuple[Extent, Extent, int]:
     """One element: checked against the axis, now or at the call."""
-    i = p.item
-    mistake = OutOfRangeError(f"index {i} is out of range: axis {p.axis} of {v.type} has {n} elements", label=str(v.type))
-    if isinstance(i, int) and i < 0:
-        i = i + n
-    for high, low in ((i, 0), (n, i + 1)):
-        if not at_least(high, low):
-            require(high, ">=", low, mistake)
+    mistake = OutOfRangeError(f"index {p.item} is out of range: axis {p.axis} of {v.type} has {n} elements", label=str(v.type))
+    i = _from_start(p.item, n)
+    require(i, ">=", 0, mistake)
+    require(n, ">=", i + 1, mistake)
     return i, 1, 1
+
+
+def _from_start(i: Extent, n: Extent) -> Extent:
+    """A position that is negative for all values counts from the end."""
+    return i + n if at_least(-1, i) else i
 
 
 def _range(s: Any, n: Extent, axis: int, v: Value) -> tuple[Extent, Extent, int]:
@@ -142,7 +144,7 @@ def _range(s: Any, n: Extent, axis: int, v: Value) -> tuple[Extent, Extent, int]
     if isinstance(n, int) and not any(isinstance(b, Size) for b in bounds):
         r = range(n)[slice(*bounds, step)]
         return (r.start if len(r) else 0), len(r), step
-    start, stop = (b + n if isinstance(b, int) and b < 0 else b for b in bounds)
+    start, stop = (None if b is None else _from_start(b, n) for b in bounds)
     if step > 0:
         first, last = 0 if start is None else start, n if stop is None else stop
         low, high, size = first, last, ceildiv(last - first, step)
@@ -156,8 +158,7 @@ def _range(s: Any, n: Extent, axis: int, v: Value) -> tuple[Extent, Extent, int]
         facts=("slices of and by named sizes are not clipped: they must lie within the axis",),
     )
     for bigger, smaller in ((low, 0), (high, low), (n, high)):
-        if not at_least(bigger, smaller):
-            require(bigger, ">=", smaller, mistake)
+        require(bigger, ">=", smaller, mistake)
     return first, size, step
 
 

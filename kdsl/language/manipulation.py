@@ -14,7 +14,7 @@ import numpy as np
 
 from kdsl.errors import ArgumentError, AxisError, ShapeError
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, Size, at_least, divide
+from kdsl.ir.sizes import Extent, Size, divide
 from kdsl.ir.tensor import Shape, Value
 from kdsl.language.dispatch import public, require
 from kdsl.language.operands import (
@@ -229,8 +229,7 @@ def split(x: Any, parts: Any, /, axis: int = 0) -> tuple[Tracer, ...]:
         borders = [0, *(_border(extent(p, "a position"), n) for p in parts), n]
         for low, high in zip(borders, borders[1:]):
             mistake = ShapeError(f"cannot split axis {along} of {v.type} at {parts}", label=str(v.type))
-            if not at_least(high, low):
-                require(high, ">=", low, mistake)
+            require(high, ">=", low, mistake)
     return tuple(traced(sliced(v, along, low, high - low)) for low, high in zip(borders, borders[1:]))
 
 

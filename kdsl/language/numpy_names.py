@@ -55,9 +55,9 @@ def call_function(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 def _without_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Options that only say what is so anyway."""
-    usual = {"out": None, "where": True, "initial": np._NoValue, "keepdims": np._NoValue, "dtype": None, "casting": "same_kind",
-             "order": "K", "subok": True}  # fmt: skip
-    return {k: v for k, v in kwargs.items() if k not in usual or v is not usual[k] and v != (None,)}
+    usual = {"out": (None, (None,)), "where": (True, np._NoValue), "initial": (np._NoValue,), "keepdims": (np._NoValue,),
+             "dtype": (None,), "casting": ("same_kind",), "order": ("K", "C"), "subok": (True,)}  # fmt: skip
+    return {k: v for k, v in kwargs.items() if not any(v is u for u in usual.get(k, ()))}
 
 
 def _unknown(name: str, kwargs: dict[str, Any]) -> ArgumentError:
@@ -146,6 +146,8 @@ _TABLE: dict[Any, Callable[..., Any]] = {
     **{getattr(np, n): _named(n) for n in _SAME},
     **{getattr(np, n): _reduction(n) for n in ("sum", "prod", "mean")},
     **{getattr(np, n): _extremum(n) for n in ("max", "min", "any", "all", "argmax", "argmin")},
+    np.amax: _extremum("max"),
+    np.amin: _extremum("min"),
     **{getattr(np, n): _moment(n) for n in ("var", "std")},
     **{getattr(np, n): _like(n) for n in ("zeros_like", "ones_like", "full_like", "empty_like")},
     **{getattr(np, n): _triangle(n) for n in ("tril", "triu")},
