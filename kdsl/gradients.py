@@ -376,12 +376,12 @@ class UserRule:
     call: Call
     inner: Traced
 
-    def __call__(self, *types: tuple[TensorType, ...]) -> Function:
+    def __call__(self) -> Function:
         """The program (arguments, results, one cotangent per floating result) -> one gradient per floating argument."""
         function = self.inner.function
         builder = Builder(function.location)
-        args = tuple(Value(t, p.name) for t, p in zip(types[0], function.parameters))
-        results, cotangents = (tuple(map(Value, group)) for group in types[1:])
+        groups = (function.parameters, function.results, floating_results(self.inner))
+        args, results, cotangents = (tuple(Value(v.type, v.name) for v in group) for group in groups)
         with tracing(builder):
             given, _ = self.call.signature.rebuild(Tracer(builder, v) for v in args)
             shown = unflatten(self.inner.tree, iter(Tracer(builder, v) for v in results))
