@@ -14,7 +14,7 @@ Nothing as large as rows x line is stored far away. Read before: schedule/dots.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from kdsl.dtypes import DType
@@ -34,15 +34,15 @@ COMBINE = {Op.SUM: "add", Op.PROD: "mul", Op.MAX: "maximum", Op.MIN: "minimum", 
 RENAMES = (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE)
 
 
-def schedule_chain(plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None = None) -> list[ir.Kernel]:
+def schedule_chain(plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None) -> list[ir.Kernel]:
     """The kernels of a strip plan, in launch order."""
-    return _Strip(plan, target, memory, tiling).kernels()
+    return _Strip(plan, memory, target, tiling).kernels()
 
 
 class _Strip:
     """The nest of a strip. t, p are the numbers of the row tile and of a panel."""
 
-    def __init__(self, plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None) -> None:
+    def __init__(self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None) -> None:
         self.plan, self.memory, self.values = plan, memory, Values(plan, memory)
         self.frame: DotFrame = plan.frame
         self.size = plan.letters.size
@@ -325,7 +325,7 @@ class _Strip:
         return out
 
     def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
-        view = self.values.view(self.memory[v], self.plan.letters.values[v], v.shape, place)
+        view = self.values.view(self.memory(v), self.plan.letters.values[v], v.shape, place)
         return ir.Store(view, whole(tile, place.shape))
 
 

@@ -7,7 +7,7 @@ Read before: ir/frame.py. Read next: schedule/packing.py, schedule/dots.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import kdsl.dtypes as dt
@@ -36,10 +36,10 @@ class Place:
 
 @dataclass(eq=False)
 class Values:
-    """The tile expressions of one kernel. `memory` holds the buffers of inputs and outputs."""
+    """The tile expressions of one kernel. `memory` gives the buffer of an input or output."""
 
     plan: Plan
-    memory: Mapping[Value, Memory]
+    memory: Callable[[Value], Memory]
     made: dict[Value, Equation] = field(default_factory=dict)
     counter: Iterator[int] = field(default_factory=lambda: iter(range(1 << 30)))
 
@@ -109,8 +109,7 @@ class Values:
             return known[o]
         if o in self.made:
             return self.value(o, place, known)
-        memory = self.memory[o]
-        return self.load(self.view(memory, self.plan.letters.uses[e, i], o.shape, place), place)
+        return self.load(self.view(self.memory(o), self.plan.letters.uses[e, i], o.shape, place), place)
 
     def value(self, v: Value, place: Place, known: Mapping[Value, ir.Tile]) -> ir.Tile:
         """The tile of a computed value; `known` are those that stand ready (products, strips)."""
@@ -125,6 +124,9 @@ class Values:
         return tile
 
     def _compute(self, e: Equation, place: Place, known: Mapping[Value, ir.Tile]) -> ir.Tile:
+        if e.op is Op.CONSTANT:
+            v = e.result
+            return self.load(self.view(self.memory(v), self.plan.letters.values[v], v.shape, place), place)
         if e.op in RENAMES:
             return self.operand(e, 0, place, known)
         if e.op is Op.CAST:

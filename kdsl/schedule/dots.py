@@ -15,7 +15,7 @@ Read before: ir/dot_frame.py, schedule/packing.py. Read next: schedule/chain.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
@@ -31,18 +31,18 @@ from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segme
 from kdsl.target import Target
 
 
-def schedule_dots(plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None = None) -> list[ir.Kernel]:
+def schedule_dots(plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None) -> list[ir.Kernel]:
     """The kernels of a plan of contractions, in launch order."""
     frame: DotFrame = plan.frame
     if frame.line is not None:
-        return schedule_chain(plan, target, memory)
-    return _Product(plan, target, memory, tiling).kernels()
+        return schedule_chain(plan, memory, target, tiling)
+    return _Product(plan, memory, target, tiling).kernels()
 
 
 class _Product:
     """The nest of one product. Names: r, c are the first row and column of a tile; t, p their numbers."""
 
-    def __init__(self, plan: DotPlan, target: Target, memory: Mapping[Value, Memory], tiling: Tiling | None) -> None:
+    def __init__(self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None) -> None:
         self.plan, self.frame, self.values = plan, plan.frame, Values(plan, memory)
         self.memory = memory
         self.product: Product = self.frame.products[0]
@@ -139,7 +139,7 @@ class _Product:
         return [self.store(v, place, self.values.value(v, place, known)) for v in self.plan.outputs]
 
     def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
-        view = self.values.view(self.memory[v], self.plan.letters.values[v], v.shape, place)
+        view = self.values.view(self.memory(v), self.plan.letters.values[v], v.shape, place)
         return ir.Store(view, whole(tile, place.shape))
 
     # --- the nest ------------------------------------------------------------------------------------------------------

@@ -26,10 +26,10 @@ class Tiling:
 
     rows: int
     columns: int
-    k: int = 8
+    k: int = 4
     row_tiles: int = 16  # of one block
     panels: int = 32  # of one block
-    depth: int = 256  # K is cut in pieces of about this many
+    depth: int = 384  # K is cut in pieces of about this many
 
 
 def choose_tiling(target: Target, dtype: DType, rows: Extent, columns: Extent) -> Tiling:
@@ -43,8 +43,8 @@ def choose_tiling(target: Target, dtype: DType, rows: Extent, columns: Extent) -
             vectors += 1
     if isinstance(columns, int):
         vectors = max(1, min(vectors, -(-columns // lanes)))
-    depth = 256 * 4 // max(4, dtype.bytes)
-    return Tiling(height, vectors * lanes, 8, max(1, 96 // height), max(1, 512 // (vectors * lanes)), depth)
+    depth = 384 * 4 // max(4, dtype.bytes)
+    return Tiling(height, vectors * lanes, 4, max(1, 96 // height), max(1, 512 // (vectors * lanes)), depth)
 
 
 def whole(tile: ir.Tile, shape: tuple[int, ...]) -> ir.Tile:

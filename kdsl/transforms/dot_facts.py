@@ -14,7 +14,7 @@ from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.tensor import Equation, Value
 
 RENAMES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.BARRIER, Op.STOP_GRADIENT})
-MAPS = ELEMENTWISE | RENAMES | {Op.FULL, Op.IOTA, Op.SIZE, Op.SLICE, Op.WINDOW}
+MAPS = ELEMENTWISE | RENAMES | {Op.FULL, Op.IOTA, Op.SIZE, Op.CONSTANT, Op.SLICE, Op.WINDOW}
 
 
 class Facts:

@@ -42,7 +42,10 @@ def plan_dots(
     for v in (*inputs, *outputs):
         assert isinstance(v, Value)
         moved = moved + v.type.count * v.dtype.bytes
-    return DotPlan(name, tuple(equations), inputs, tuple(outputs), letters, "kernel", (), moved, operations, frame)  # type: ignore[arg-type]
+    return DotPlan(
+        name=name, equations=tuple(equations), inputs=inputs, outputs=tuple(outputs), letters=letters,  # type: ignore[arg-type]
+        bytes=moved, operations=operations, frame=frame,
+    )  # fmt: skip
 
 
 def plain_frame(facts: Facts) -> DotFrame:
