@@ -1,0 +1,107 @@
+"""What the forward hands to the backward: a program and its derivative cut into two programs.
+
+In:  a simplified Function.  Out: a Split:
+    forward    the program; its results, then the residuals
+    backward   parameters: those of the program that it needs, the residuals, one cotangent per floating result
+               results: one gradient for each floating parameter (or for those numbered `wanted` among them)
+    needed     which parameters of the program the backward needs, by position: only these are held until then
+
+Kept are values of the forward that are dear to compute and small to hold, where the walk back from the gradients meets them:
+    row statistics    a reduction that makes 8 elements or more into one (not in f16 or bf16: stored, it would be rounded)
+    contractions      but not scores: a product that is reduced along a line and then contracted along it (attention) is
+                      larger than what it is made of, and made again tile by tile
+    orders            sorts and argmax
+Everything else (maps, masks, gathers, random bits) is computed again from the parameters: a random key is a parameter.
+Read before: transforms/differentiate.py. Read next: transforms/expand.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Function, Value, definitions, users
+from kdsl.transforms.differentiate import vjp
+from kdsl.transforms.prune import live_equations
+
+FEW = 8  # a reduction of fewer elements than this is computed again
+ORDERS = frozenset({Op.SORT, Op.ARGSORT, Op.ARGMAX, Op.ARGMIN, Op.SEARCHSORTED})
+TRANSPARENT = ELEMENTWISE | {Op.BROADCAST, Op.PERMUTE, Op.BARRIER}
+
+
+@dataclass(eq=False, frozen=True)
+class Split:
+    """The two halves of a pullback; see above."""
+
+    forward: Function
+    backward: Function
+    needed: tuple[int, ...]
+    residuals: tuple[Value, ...]
+
+
+def split_forward_backward(function: Function, wanted: Sequence[int] | None = None) -> Split:
+    """Cut `function` and its vjp in two; `wanted` numbers the gradients among those of the floating parameters."""
+    whole = vjp(function)
+    gradients = whole.results if wanted is None else tuple(whole.results[i] for i in wanted)
+    cotangents = whole.parameters[len(function.parameters) :]
+    residuals = _residuals(function, whole, gradients)
+    kept = tuple(e for e in whole.equations if e.result not in residuals)
+    equations = live_equations(kept, gradients)
+    read = {v for e in equations for v in e.values} | set(gradients)
+    needed = tuple(i for i, p in enumerate(function.parameters) if p in read)
+    residuals = tuple(v for v in residuals if v in read)
+    parameters = (*(function.parameters[i] for i in needed), *residuals, *cotangents)
+    forward = replace(function, name=f"{function.name}_forward", results=function.results + residuals)
+    backward = Function(f"{function.name}_backward", parameters, equations, gradients, function.location)
+    return Split(forward, backward, needed, residuals)
+
+
+def _residuals(function: Function, whole: Function, gradients: Sequence[Value]) -> tuple[Value, ...]:
+    """The values to keep, in the order of the forward."""
+    home = definitions(whole.equations)
+    primal = {e.result: e for e in function.equations}
+    readers = users(function)
+    found: set[Value] = set()
+    seen: set[Value] = set()
+    stack = list(gradients)
+    while stack:
+        v = stack.pop()
+        if v in seen or v not in home:
+            continue
+        seen.add(v)
+        if v in primal and _worth_keeping(primal[v], readers):
+            found.add(v)
+        else:
+            stack.extend(home[v].values)
+    return tuple(e.result for e in function.equations if e.result in found)
+
+
+def _worth_keeping(e: Equation, readers: dict[Value, list[Equation]]) -> bool:
+    if e.op in ORDERS or e.op is Op.CALL:
+        return True
+    if e.op is Op.DOT:
+        return not _is_scores(e, readers)
+    if e.op not in REDUCTIONS or e.result.dtype.compute is not e.result.dtype:
+        return False
+    count: Extent = 1
+    for axis in e.attributes["axes"]:
+        count = count * e.values[0].shape[axis]
+    return not isinstance(count, int) or count >= FEW
+
+
+def _is_scores(e: Equation, readers: dict[Value, list[Equation]]) -> bool:
+    """Whether a product is reduced (softmax) and contracted again, with nothing but maps between."""
+    reduced = contracted = False
+    seen: set[Value] = set()
+    stack = [e.result]
+    while stack:
+        v = stack.pop()
+        for reader in readers.get(v, ()):
+            reduced |= reader.op in REDUCTIONS
+            contracted |= reader.op is Op.DOT
+            if reader.op in TRANSPARENT and reader.result not in seen:
+                seen.add(reader.result)
+                stack.append(reader.result)
+    return reduced and contracted
