@@ -23,39 +23,48 @@ from kdsl.errors import (
 )  # fmt: skip
 from kdsl.frontend.annotations import any_ as any
 from kdsl.kernel import Kernel, grad, kernel, value_and_grad
+from kdsl.runtime.arrays import Array, asarray
+from kdsl.runtime.cpu import compilations
 from kdsl.language import random
-from kdsl.language.creation import (
-    arange, empty, empty_like, eye, full, full_like, linspace, meshgrid, ones, ones_like, tril, triu, zeros, zeros_like,
+from kdsl.language.arithmetic import (
+    abs, add, astype, ceil, clip, copysign, divide, floor, floor_divide, maximum, minimum, multiply, negative,
+    nextafter, positive, pow, reciprocal, remainder, round, sign, square, stop_gradient, subtract, trunc,
 )  # fmt: skip
-from kdsl.language.elementwise import (
-    abs, acos, acosh, add, asin, asinh, astype, atan, atan2, atanh, bitwise_and, bitwise_invert, bitwise_left_shift,
-    bitwise_or, bitwise_right_shift, bitwise_xor, ceil, clip, copysign, cos, cosh, divide, equal, erf, exp, exp2, expm1,
-    floor, floor_divide, greater, greater_equal, hypot, isfinite, isinf, isnan, less, less_equal, log, log10, log1p,
-    log2, logaddexp, logical_and, logical_not, logical_or, logical_xor, maximum, minimum, multiply, negative, nextafter,
-    not_equal, positive, pow, reciprocal, remainder, round, rsqrt, sigmoid, sign, signbit, sin, sinh, sqrt, square,
-    stop_gradient, subtract, tan, tanh, trunc,
+from kdsl.language.creation import (
+    arange, empty, empty_like, eye, full, full_like, linspace, meshgrid, ones, ones_like, tril, triu, zeros,
+    zeros_like,
+)  # fmt: skip
+from kdsl.language.exponential import (
+    acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, erf, exp, exp2, expm1, hypot, log, log10, log1p,
+    log2, logaddexp, rsqrt, sigmoid, sin, sinh, sqrt, tan, tanh,
 )  # fmt: skip
 from kdsl.language.indexing import scatter_add, take, take_along_axis
 from kdsl.language.linalg import einsum, matmul, matrix_transpose, tensordot, vecdot
-from kdsl.language.manipulation import (
-    broadcast_arrays, broadcast_shapes, broadcast_to, concat, expand_dims, flip, moveaxis, pad, permute_dims, repeat,
-    reshape, roll, sliding_window, split, squeeze, stack, tile, unstack,
+from kdsl.language.logic import (
+    bitwise_and, bitwise_invert, bitwise_left_shift, bitwise_or, bitwise_right_shift, bitwise_xor, equal,
+    greater, greater_equal, isfinite, isinf, isnan, less, less_equal, logical_and, logical_not, logical_or,
+    logical_xor, not_equal, signbit, where,
 )  # fmt: skip
+from kdsl.language.manipulation import (
+    broadcast_arrays, broadcast_shapes, broadcast_to, expand_dims, flip, moveaxis, permute_dims, repeat,
+    reshape, roll, squeeze, tile,
+)  # fmt: skip
+from kdsl.language.pieces import concat, pad, sliding_window, split, stack, unstack
 from kdsl.language.reductions import all, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
-from kdsl.language.searching import argmax, argmin, searchsorted, where
+from kdsl.language.searching import argmax, argmin, searchsorted
 from kdsl.language.types import can_cast, e, finfo, iinfo, inf, isdtype, nan, newaxis, pi, result_type
 
 __all__ = [
-    "ArgumentError", "AxisError", "CompileError", "ConstantError", "ControlFlowError", "DeviceError", "DtypeError",
-    "GradientError", "InternalError", "KdslError", "Kernel", "OutOfRangeError", "ResultError", "ShapeError",
-    "SpecialisationWarning", "TargetError", "VerifyError", "abs", "acos", "acosh", "add", "all", "any", "arange",
-    "argmax", "argmin", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bf16", "bfloat16", "bitwise_and",
-    "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",
-    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "clip", "concat", "copysign", "cos",
-    "cosh", "count_nonzero", "divide", "e", "einsum", "empty", "empty_like", "equal", "erf", "exp", "exp2",
-    "expand_dims", "expm1", "eye", "f16", "f32", "f64", "finfo", "flip", "float16", "float32", "float64", "floating",
-    "floor", "floor_divide", "full", "full_like", "grad", "greater", "greater_equal", "hypot", "i16", "i32", "i64",
-    "i8", "iinfo", "inf", "int16", "int32", "int64", "int8", "integer", "isdtype", "isfinite", "isinf", "isnan",
+    "ArgumentError", "Array", "AxisError", "CompileError", "ConstantError", "ControlFlowError", "DeviceError",
+    "DtypeError", "GradientError", "InternalError", "KdslError", "Kernel", "OutOfRangeError", "ResultError",
+    "ShapeError", "SpecialisationWarning", "TargetError", "VerifyError", "abs", "acos", "acosh", "add", "all", "any",
+    "arange", "argmax", "argmin", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bf16", "bfloat16",
+    "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "clip", "compilations", "concat",
+    "copysign", "cos", "cosh", "count_nonzero", "divide", "e", "einsum", "empty", "empty_like", "equal", "erf", "exp",
+    "exp2", "expand_dims", "expm1", "eye", "f16", "f32", "f64", "finfo", "flip", "float16", "float32", "float64",
+    "floating", "floor", "floor_divide", "full", "full_like", "grad", "greater", "greater_equal", "hypot", "i16", "i32",
+    "i64", "i8", "iinfo", "inf", "int16", "int32", "int64", "int8", "integer", "isdtype", "isfinite", "isinf", "isnan",
     "kernel", "less", "less_equal", "linspace", "log", "log10", "log1p", "log2", "logaddexp", "logical_and",
     "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
     "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "not_equal",

@@ -22,6 +22,7 @@ from kdsl.errors import ArgumentError, DtypeError, GradientError, ShapeError, hi
 from kdsl.frontend.signature import Call, SizeSource
 from kdsl.frontend.trace import Traced, has_tracers, inlined
 from kdsl.frontend.trees import LEAF, Static, Tree, flatten, unflatten
+from kdsl.interop.arguments import as_numpy_view
 from kdsl.inspection.looking import Looking
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder
@@ -30,7 +31,7 @@ from kdsl.ir.tensor import Function, TensorType, Value
 from kdsl.language.dispatch import current, tracing
 from kdsl.language.operands import value as as_value
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import Specialisation, as_array, sizes_of, target_named
+from kdsl.specialisation import Specialisation, sizes_of, target_named
 from kdsl.target import default_target
 
 Kernel = Any  # kernel.py stands on this file, not the other way round
@@ -101,7 +102,7 @@ def read_cotangents(label: str, results: Sequence[Value], given: Sequence[Any], 
         elif isinstance(x, (TypeSpec, TensorType)):
             have = x if isinstance(x, TensorType) else TensorType(x.dtype, result.shape)  # type: ignore[arg-type]
         else:
-            array = as_array(x)
+            array = as_numpy_view(x)
             if array is None:
                 raise ArgumentError(f"{name} of {label} must be {result.type}, not a {type(x).__name__}")
             x = array
@@ -186,13 +187,14 @@ class Vjp(Looking):
 
     def specialise(self, parts: Split, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        key = (parts.call.signature.key, parts.cotangents.strides, target or self.kernel.target or default_target())
+        key = (parts.call.signature.key, parts.call.wrap, parts.cotangents.strides, target or self.kernel.target or default_target())
         found = self._programs.get(key)
         if found is None or found.traced is not parts.traced:
             tree, wanted = gradient_tree(parts.call)
             strides = (*parts.call.signature.strides, *parts.cotangents.strides)
             compiled = pipeline.compile_vjp(parts.traced.function, wanted, strides, target_named(key[-1]))
-            found = Specialisation(compiled, parts.traced, tree, parts.call.signature.sizes + parts.cotangents.sizes)
+            sizes = parts.call.signature.sizes + parts.cotangents.sizes
+            found = Specialisation(compiled, parts.traced, tree, sizes, parts.call.wrap)
             self._programs[key] = found
         return found
 
@@ -232,19 +234,19 @@ class Pullback(Looking):
             flat = forward.run(call.tensors)
             count = len(traced.function.results)
             kept = [call.tensors[i] for i in halves.needed] + flat[count:]
-            return unflatten(traced.tree, iter(flat[:count])), Pulled(self, call, traced, halves, kept)
+            return forward.structured(flat[:count]), Pulled(self, call, traced, halves, kept)
         except Exception as error:
             hide_own_frames(error)
             raise
 
     def _forward_half(self, call: Call, traced: Traced, target: str | None = None) -> tuple[Specialisation, pipeline.Halves]:
-        key = call.signature.key, target or self.kernel.target or default_target()
+        key = call.signature.key, call.wrap, target or self.kernel.target or default_target()
         found = self._forward.get(key)
         if found is None or found[0].traced is not traced:
             tree, wanted = gradient_tree(call)
             halves = pipeline.halves(traced.function, wanted)
-            compiled = pipeline.compile_half(halves.forward, call.signature.strides, target_named(key[1]), halves.record)
-            found = self._forward[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes), halves
+            compiled = pipeline.compile_half(halves.forward, call.signature.strides, target_named(key[2]), halves.record)
+            found = self._forward[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap), halves
         return found
 
     def backward_half(self, pulled: Pulled, cotangents: Cotangents, target: str | None = None) -> Specialisation:
@@ -258,7 +260,7 @@ class Pullback(Looking):
             residuals = len(halves.backward.parameters) - len(own) - len(cotangents.tensors)
             strides = (*own, *(None,) * residuals, *cotangents.strides)
             compiled = pipeline.compile_half(halves.backward, strides, target_named(key[2]), halves.record)
-            found = self._backward[key] = Specialisation(compiled, pulled.traced, tree, ())
+            found = self._backward[key] = Specialisation(compiled, pulled.traced, tree, (), pulled.call.wrap)
         return found
 
     def looked_at(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None) -> list[pipeline.Compiled]:
@@ -296,7 +298,7 @@ class Pulled:
             sizes.update(sizes_of(read.sizes, [*self.call.tensors, *read.tensors]))
             assert backward.compiled is not None
             flat = backward.compiled.run([*self.kept, *read.tensors], None, sizes)
-            return unflatten(backward.tree, iter(flat))
+            return backward.structured(flat)
         except Exception as error:
             hide_own_frames(error)
             raise

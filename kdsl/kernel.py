@@ -11,19 +11,24 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kdsl import pipeline
 from kdsl.errors import ArgumentError, hide_own_frames
 from kdsl.frontend.annotations import calling_scope, parameters_of
 from kdsl.frontend.captured import Captured
 from kdsl.frontend.signature import Call, Reader
 from kdsl.frontend.trace import Traced, has_tracers, inlined, require_equal, trace, tracer_of
-from kdsl.frontend.trees import unflatten
+from kdsl.frontend.trees import LEAF, unflatten
 from kdsl.gradients import Pullback, Vjp, call_with_rule, value_and_gradient
+from kdsl.interop.arguments import as_numpy_view, wrapper_of
 from kdsl.inspection.looking import Looking
 from kdsl.inspection.verify import Report, verify_kernel
 from kdsl.ir.meaning import evaluate
 from kdsl.language.dispatch import set_eager
-from kdsl.specialisation import Specialisation, Specialisations, as_array, target_named
+from kdsl.runtime.call import Executable
+from kdsl.runtime.fast import FastCall, Number, Same, Tensor
+from kdsl.specialisation import Specialisation, Specialisations, target_named
 from kdsl.target import default_target
 
 
@@ -51,9 +56,11 @@ class Kernel(Looking):
         self.function = function
         self.target = target
         self.label = label_of(function)
-        self.reader = Reader(function, self.label, parameters_of(function, types, scope or {}), as_array)
+        self.reader = Reader(function, self.label, parameters_of(function, types, scope or {}), as_numpy_view, wrapper_of)
         self.rule: Callable[..., Any] | None = None
         self._traces = Specialisations(self.label)
+        self._fast = FastCall()
+        self._recorded: list[Specialisation] = []
         self._programs: dict[Any, Specialisation] = {}
         self._bound: weakref.WeakKeyDictionary[Any, Kernel] = weakref.WeakKeyDictionary()
         functools.update_wrapper(self, function, updated=())
@@ -62,15 +69,44 @@ class Kernel(Looking):
 
     # --- calling ----------------------------------------------------------------------------------------------------------
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and self._traces.unchanged():
+            result = self._fast.call(*args)
+            if result is not NotImplemented:
+                return result
         try:
             out = kwargs.pop("out") if "out" in kwargs and "out" not in self.reader.parameters else None
             call = self.read(args, kwargs)
             if has_tracers(call):
                 return self._inline(call)
-            return self.specialise(call).call(call.tensors, out)
+            found = self.specialise(call)
+            result = found.call(call.tensors, out)
+            if not kwargs:
+                self._remember(args, call, found)
+            return result
         except Exception as error:
             hide_own_frames(error)
             raise
+
+    def _remember(self, args: tuple[Any, ...], call: Call, found: Specialisation) -> None:
+        """Let calls that look like this one take the short way (runtime/fast.py) from now on."""
+        assert found.compiled is not None
+        if len(args) != call.signature.given or found.wrap is not None or not isinstance(found.compiled.executable, Executable):
+            return
+        plan: list[Any] = []
+        numbers = iter(range(len(call.tensors)))
+        for tree, value in zip(call.signature.args, args):
+            if tree.kind == "static":
+                plan.append(Same(value))
+            elif tree.kind == "leaf" and type(value) in (np.ndarray, float):
+                plan.append(Tensor(next(numbers)) if type(value) is np.ndarray else Number(next(numbers)))
+            else:
+                return
+        sizes = found.bind(call.tensors) if found.traced.checks else None
+        single = found.tree == LEAF
+        finish = None if single else lambda flat: found.structured(flat)
+        if len(self._recorded) < 64 and not any(key is found for key in self._recorded):
+            self._recorded.append(found)
+            self._fast.add(found.compiled.executable, plan, finish, single, sizes)
 
     def _inline(self, call: Call) -> Any:
         """This kernel inside another: its equations join the outer kernel's; with a rule of its own it stays a call."""
@@ -102,7 +138,11 @@ class Kernel(Looking):
         if has_tracers(call):
             return trace(self.function, call.signature, self.label)
         with self._traces.lock:
-            found = self._traces.get(call.signature.key)
+            if not self._traces.unchanged():
+                self._traces.clear()
+                self._fast.clear()
+                self._recorded.clear()
+            found = self._traces.known.get(call.signature.key)
             if found is None:
                 found = trace(self.function, call.signature, self.label)
                 self._traces.put(call.signature.key, found, call.signature)
@@ -115,13 +155,13 @@ class Kernel(Looking):
 
     def specialise(self, call: Call, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        key = call.signature.key, target or self.target or default_target()
+        key = call.signature.key, call.wrap, target or self.target or default_target()
         with self._traces.lock:
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None or found.traced is not traced:
-                compiled = pipeline.compile_forward(traced.function, call.signature.strides, target_named(key[1]))
-                found = self._programs[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes)
+                compiled = pipeline.compile_forward(traced.function, call.signature.strides, target_named(key[2]))
+                found = self._programs[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap)
             return found
 
     # --- derivatives ------------------------------------------------------------------------------------------------------

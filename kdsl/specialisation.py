@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,13 @@ from kdsl.frontend.captured import Captured
 from kdsl.frontend.signature import Signature, SizeSource
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import Tree, flatten, unflatten
+from kdsl.interop.arguments import as_numpy_view, is_array
 from kdsl.ir.location import user_stacklevel
 from kdsl.ir.sizes import evaluate
 from kdsl.pipeline import Compiled
 from kdsl.target import Target, parse_target
 
 MANY = 16
-
-
-def as_array(x: Any) -> np.ndarray | None:
-    """A tensor argument as a NumPy array on the same memory; None for what is no tensor."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return np.asarray(x)
-    if hasattr(x, "__dlpack__"):
-        return np.from_dlpack(x)
-    return None
 
 
 def target_named(name: str) -> Target:
@@ -53,6 +45,7 @@ class Specialisation:
     traced: Traced
     tree: Tree
     sizes: tuple[SizeSource, ...]
+    wrap: Callable[[np.ndarray], Any] | None = None  # makes the callers' kind of array of a result; None: NumPy's own
 
     def bind(self, tensors: Sequence[Any]) -> dict[str, int]:
         """The named sizes of a call, checked."""
@@ -71,16 +64,20 @@ class Specialisation:
     def call(self, tensors: Sequence[Any], out: Any = None) -> Any:
         """The results in the structure that the kernel returns; `out` has that structure too."""
         if out is None:
-            return unflatten(self.tree, iter(self.run(tensors)))
+            return self.structured(self.run(tensors))
         self.run(tensors, self._places(out))
         return out
 
+    def structured(self, flat: Sequence[Any]) -> Any:
+        """Flat results in the structure that the kernel returns, as arrays of the caller's kind."""
+        return unflatten(self.tree, iter(flat if self.wrap is None else map(self.wrap, flat)))
+
     def _places(self, out: Any) -> list[Any]:
         leaves: list[tuple[str, Any]] = []
-        tree = flatten(out, lambda x: hasattr(x, "shape"), "out", leaves)
+        tree = flatten(out, is_array, "out", leaves)
         if _shape_of_tree(tree) != _shape_of_tree(self.tree):
             raise ResultError(f"out= has the structure {tree}, but the results have {self.tree}")
-        return [x for _, x in leaves]
+        return [as_numpy_view(x) for _, x in leaves]
 
 
 def sizes_of(sources: Sequence[SizeSource], tensors: Sequence[Any]) -> dict[str, int]:
@@ -109,12 +106,14 @@ class Specialisations:
         self.warned = False
         self.lock = threading.RLock()
 
-    def get(self, key: Any) -> Any:
-        """What was made for this key, or None."""
-        if self.captured is not None and not self.captured.unchanged():
-            self.known.clear()
-            self.captured = None
-        return self.known.get(key)
+    def unchanged(self) -> bool:
+        """Whether all globals and closure values that the kernel reads are still the same objects."""
+        return self.captured is None or self.captured.unchanged()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.known.clear()
+        self.captured = None
 
     def put(self, key: Any, made: Any, signature: Signature) -> Any:
         """Keep what was made for this key; say so once when there are very many."""

@@ -74,6 +74,7 @@ class Call:
 
     signature: Signature
     tensors: list[Any]
+    wrap: Any = None  # makes results of the kind of the first array argument; None: NumPy's
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Reader:
     label: str
     parameters: dict[str, Parameter]
     as_array: Callable[[Any], Any]
+    wrapper_of: Callable[[Any], Any]
     _signature: inspect.Signature | None = field(default=None, repr=False)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Parameter, Any]], dict[str, Any], int]:
@@ -141,7 +143,7 @@ class Reader:
         }
         key = (arg_trees, tuple(keyword_trees.items()), tuple((leaf.type, leaf.strides) for leaf in work.leaves), given)
         signature = Signature(arg_trees, keyword_trees, tuple(work.leaves), tuple(work.sizes), given, key, tuple(name for name, _, _ in positional))
-        return Call(signature, work.tensors)
+        return Call(signature, work.tensors, work.wrap)
 
 
 _UNKNOWN = Parameter("", None, None, None)
@@ -157,6 +159,7 @@ class _Reading:
         self.tensors: list[Any] = []
         self.sizes: list[SizeSource] = []
         self.named: set[str] = set()
+        self.wrap: Any = None
 
     def argument(self, name: str, parameter: Parameter, value: Any, position: int | None) -> Tree:
         found: list[tuple[str, Any]] = []
@@ -201,15 +204,17 @@ class _Reading:
         elif isinstance(tensor, (TypeSpec, TensorType)):
             type_ = tensor if isinstance(tensor, TensorType) else _ahead_of_time(tensor, path)
         else:
+            if not any(isinstance(x, np.ndarray) for x in self.tensors):
+                self.wrap = self.reader.wrapper_of(tensor)
             tensor = self.reader.as_array(tensor)
-            dtype = dt.BY_NUMPY.get(tensor.dtype)
+            dtype = dt.BY_NUMPY.get(tensor.dtype) or dt.BY_NUMPY.get(tensor.dtype.newbyteorder("="))
             if dtype is None:
                 raise DtypeError(
                     f"{path} is an array of {tensor.dtype}, which kdsl does not have",
                     facts=f"dtypes are {', '.join(d.name for d in dt.ALL)}", location=self.bindings.place(parameter),
                 )  # fmt: skip
             type_ = TensorType(dtype, tensor.shape)
-            if not tensor.flags.c_contiguous:
+            if not tensor.flags.c_contiguous and not any(s % dtype.bytes for s in tensor.strides):
                 strides = tuple(s // dtype.bytes for s in tensor.strides)
         if spec is not None:
             named = self.bindings.check(spec, type_, path, parameter)
