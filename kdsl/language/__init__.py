@@ -6,7 +6,8 @@ In:  tensors, weak Python numbers, sizes.  Out: equations of the tensor IR, appe
     sizes.py           what x.shape holds: integers and named sizes
     tracer.py          the tensor inside a kernel: operators, methods, Python's and NumPy's protocols
     operands.py        weak numbers, common dtypes, common shapes, axes
-    elementwise.py  reductions.py  searching.py  manipulation.py  creation.py  linalg.py  indexing.py  random.py
+    logic.py  arithmetic.py  exponential.py  reductions.py  searching.py
+    manipulation.py  pieces.py  creation.py  linalg.py  indexing.py  random.py
     types.py           questions about dtypes
     numpy_names.py     np.exp(x) means kd.exp(x)
 
@@ -15,7 +16,19 @@ Read before: ir/. Read next: frontend/.
 
 from __future__ import annotations
 
-from kdsl.language import creation, elementwise, indexing, linalg, manipulation, random, reductions, searching, types
+from kdsl.language import (
+    arithmetic,
+    creation,
+    exponential,
+    indexing,
+    linalg,
+    logic,
+    manipulation,
+    pieces,
+    random,
+    reductions,
+    searching,
+)
 from kdsl.language.dispatch import FUNCTIONS, Check, Trace, current, set_eager, tracing
 from kdsl.language.manipulation import broadcast_shapes
 from kdsl.language.sizes import NamedSize
@@ -38,7 +51,4 @@ PUBLIC = {
     "pi": pi,
 }
 
-__all__ = [
-    "FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "creation", "current", "elementwise", "indexing", "linalg",
-    "manipulation", "random", "reductions", "searching", "set_eager", "tracing", "types",
-]  # fmt: skip
+__all__ = ["FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "current", "random", "set_eager", "tracing"]

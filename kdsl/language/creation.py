@@ -18,6 +18,7 @@ from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, Size
 from kdsl.ir.tensor import Literal, Shape, Value
 from kdsl.language.dispatch import public, require
+from kdsl.language.logic import where
 from kdsl.language.operands import broadcast, cast, default_dtype, emit, fitted, known, traced, value, wanted_dtype
 from kdsl.language.sizes import extent, extents, is_size
 from kdsl.language.tracer import Tracer
@@ -165,15 +166,8 @@ def linspace(start: Any, stop: Any, /, num: int, *, dtype: Any = None, endpoint:
     first, last = float(start), float(stop)
     out = number * ((last - first) / steps if steps > 0 else 0.0) + first
     if endpoint and count > 1:
-        where = _function("where")
         out = where(number == count - 1, last, out)
     return traced(cast(out.value, wanted))
-
-
-def _function(name: str) -> Any:
-    from kdsl.language.dispatch import FUNCTIONS
-
-    return FUNCTIONS[name]
 
 
 @public
@@ -181,7 +175,7 @@ def eye(n_rows: Any, n_cols: Any = None, /, *, k: int = 0, dtype: Any = None) ->
     """Ones on the k-th diagonal, zeros elsewhere. Example: `kd.eye(3)`."""
     shape = checked_shape((n_rows, n_rows if n_cols is None else n_cols))
     hit = traced(counting(shape, 0)) + k == traced(counting(shape, 1))
-    return _function("where")(hit, 1, 0).astype(_dtype(dtype, dt.f32))
+    return where(hit, 1, 0).astype(_dtype(dtype, dt.f32))
 
 
 @public
@@ -203,7 +197,7 @@ def _triangle(x: Any, k: int, name: str) -> Tracer:
         raise ShapeError(f"{name} needs two axes or more, not {v.type}", label=str(v.type))
     rows, columns = traced(counting(v.shape[-2:], 0)), traced(counting(v.shape[-2:], 1))
     kept = columns <= rows + k if name == "tril" else columns >= rows + k
-    return _function("where")(kept, traced(v), False)
+    return where(kept, traced(v), False)
 
 
 @public

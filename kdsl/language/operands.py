@@ -2,7 +2,7 @@
 
 In:  tracers, Python and NumPy scalars, named sizes, small NumPy arrays.  Out: Values and Literals that fit each other.
 Python numbers and NumPy scalars are weak: they take the tensor's dtype as far as its kind (bool < integer < floating)
-reaches. Read before: tracer.py. Read next: elementwise.py.
+reaches. Read before: tracer.py. Read next: logic.py.
 """
 
 from __future__ import annotations
@@ -73,6 +73,14 @@ def value(x: Any, dtype: DType | None = None) -> Value:
         return x if dtype is None else cast(x, dtype)
     dtype = dtype or default_dtype(x)
     return emit(Op.FULL, value=fitted(x, dtype), shape=(), dtype=dtype)
+
+
+def numbers(x: Any, name: str) -> Value:
+    """`x` as a tensor of numbers: a bool has no sign and no size."""
+    v = value(x)
+    if v.dtype.kind == "bool":
+        raise DtypeError(f"{name} needs numbers, not {v.type}", label=str(v.type), hint="cast first, x.astype(kd.i64)")
+    return v
 
 
 def cast(x: Value, dtype: DType) -> Value:

@@ -16,12 +16,13 @@ from kdsl.errors import ArgumentError, DtypeError, ShapeError
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Size
 from kdsl.ir.tensor import Shape, Value
+from kdsl.language.arithmetic import astype
 from kdsl.language.creation import checked_shape
 from kdsl.language.dispatch import public
-from kdsl.language.elementwise import astype, log, sqrt
-from kdsl.language.manipulation import stack
+from kdsl.language.exponential import log, sqrt
+from kdsl.language.logic import where
 from kdsl.language.operands import cast, emit, known, traced, value, wanted_dtype
-from kdsl.language.searching import where
+from kdsl.language.pieces import stack
 from kdsl.language.tracer import Tracer
 
 _SPLIT, _FOLD = 0x9E3779B9, 0xBB67AE85  # split and fold_in draw under the key with these bits turned over

@@ -2,7 +2,7 @@
 
 In:  a tensor, axes (None: all, one, or a tuple), keepdims.  Out: a tensor without those axes (or with them at size 1).
 Over an empty axis: sum 0, prod 1, all True, any False, mean NaN, max and min a ShapeError.
-Read before: elementwise.py. Read next: searching.py.
+Read before: exponential.py. Read next: searching.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from kdsl.errors import ShapeError
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, Size
 from kdsl.ir.tensor import Value
+from kdsl.language.arithmetic import stop_gradient
 from kdsl.language.dispatch import public, require
-from kdsl.language.elementwise import exp, isfinite, log, sqrt, stop_gradient, truth
+from kdsl.language.exponential import exp, log, sqrt
+from kdsl.language.logic import isfinite, truth, where
 from kdsl.language.operands import builder, cast, emit, many_axes, traced, value, wanted_dtype
 from kdsl.language.tracer import Tracer
 
@@ -160,8 +162,6 @@ def logsumexp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> Tracer:
 
     Raises: ShapeError for an empty axis. Example: `kd.logsumexp(logits, axis=-1)`.
     """
-    from kdsl.language.searching import where
-
     v = _floats(x)
     axes = many_axes(axis, len(v.shape), str(v.type))
     largest = max(traced(v), axes, keepdims=True)

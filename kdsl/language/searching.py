@@ -1,4 +1,4 @@
-"""Choosing and finding: where, argmax, argmin, searchsorted, count_nonzero.
+"""Finding: argmax, argmin, searchsorted.
 
 In:  tensors and weak numbers.  Out: tensors; positions are i64.
 Read before: operands.py, reductions.py. Read next: indexing.py.
@@ -9,37 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 import kdsl.dtypes as dt
-from kdsl.dtypes import DType
 from kdsl.errors import ArgumentError, ShapeError
 from kdsl.ir.ops import Op
 from kdsl.ir.tensor import Value
 from kdsl.language.dispatch import public
-from kdsl.language.elementwise import truth
 from kdsl.language.operands import (
-    broadcast, builder, cast, common_dtype, common_shape, emit, fitted, known, one_axis, traced, value,
+    builder,
+    cast,
+    common_dtype,
+    emit,
+    known,
+    one_axis,
+    traced,
+    value,
 )  # fmt: skip
 from kdsl.language.reductions import not_empty
 from kdsl.language.tracer import Tracer
-
-
-def where_operands(condition: Any, x1: Any, x2: Any) -> tuple[list[Any], DType]:
-    """The three operands of a WHERE in one shape, the last two in one dtype (literals stay)."""
-    mask, items = truth(condition), [known(x1), known(x2)]
-    dtype = common_dtype(*items, what="choose between")
-    values = [mask, *(o for o in items if isinstance(o, Value))]
-    shape = common_shape([v.shape for v in values], values, "choose between")
-    chosen = [broadcast(cast(o, dtype), shape) if isinstance(o, Value) else fitted(o, dtype) for o in items]
-    return [broadcast(mask, shape), *chosen], dtype
-
-
-@public
-def where(condition: Any, x1: Any, x2: Any, /) -> Tracer:
-    """x1 where condition is true, else x2; the derivative passes the chosen side only.
-
-    Shapes: all three broadcast. Example: `kd.where(x > 0, x, 0.01 * x)`.
-    """
-    operands, dtype = where_operands(condition, x1, x2)
-    return traced(emit(Op.WHERE, *operands, dtype=dtype))
 
 
 def _position(op: Op, x: Any, axis: Any, keepdims: bool) -> Tracer:

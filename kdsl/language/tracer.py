@@ -2,7 +2,7 @@
 
 In:  the builder of the trace and a value of the tensor IR.  Out: operators, methods and Python's protocols over the
 functions of the language, which it finds by name (dispatch.FUNCTIONS).
-Read before: dispatch.py. Read next: operands.py, elementwise.py.
+Read before: dispatch.py. Read next: operands.py, logic.py.
 """
 
 from __future__ import annotations
