@@ -2,9 +2,9 @@
 
 In:  a Library with `@program`, `@arena` and `@shapes` (docs/decisions/stages.md), what its arguments and results are, and the
 values of its named sizes.  Out: new arrays, or those of `out=` filled.
-This is the path that takes everything: any strides, unaligned and byte-swapped data, NumPy scalars, `out=` that overlaps an
-argument. runtime/fast.py is the short way for calls like one that has been here before.
-Read before: runtime/cpu.py, runtime/buffers.py. Read next: runtime/fast.py.
+Ordinary arrays take the short way through native code (runtime/fast.py). What stands here takes everything: any strides,
+unaligned and byte-swapped data, NumPy scalars, `out=` that overlaps an argument.
+Read before: runtime/cpu.py, runtime/buffers.py, runtime/fast.py. Read next: pipeline.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from kdsl.dtypes import DType
 from kdsl.errors import OutOfRangeError, ResultError
 from kdsl.runtime.buffers import empty
 from kdsl.runtime.cpu import Library
+from kdsl.runtime.fast import FastCall, Tensor
 from kdsl.runtime.native import native
+
+COPIED_BYTES = 1 << 18  # smaller results of `out=` are computed in new memory and copied: that is quicker than the long way
+MOST_RECORDS = 16
 
 Array = np.ndarray[Any, Any]
 
@@ -80,8 +84,11 @@ class Executable:
         self.order = tuple(order) if order is not None else (*every, *(("constant", i) for i in range(len(constants))))
         hidden = {n for c in checks for n in (c.least, c.largest)}
         self.visible = tuple(i for i in range(len(results)) if i not in hidden)
+        self._every = [Tensor(i) for i in range(len(self.arguments))]
+        self._sized_checks = any(callable(c.extent) for c in self.checks)
         self._arena = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(library.address("arena"))
         self._shapes = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(library.address("shapes"))
+        self._fast: FastCall | None = None
         pointers = (ctypes.c_void_p,) * 4
         self._program = ctypes.CFUNCTYPE(None, *pointers)(library.address("program"))
 
@@ -89,6 +96,12 @@ class Executable:
         self, arrays: Sequence[Any], out: Sequence[Any] | None = None, sizes: Mapping[str, int] | None = None
     ) -> list[Array]:
         """Run. `arrays` have the specs' dtypes and shapes (the caller has checked); everything else about them is free."""
+        if out is not None and len(out) != len(self.visible):
+            raise ResultError(f"out= has {len(out)} arrays, the kernel has {len(self.visible)} results", location=False)
+        if out is None or sum(getattr(x, "nbytes", 0) for x in out) <= COPIED_BYTES:
+            short = self._short(arrays, sizes)
+            if short is not None:
+                return short if out is None else _copied(short, out)
         inputs = [self._readable(x, spec) for x, spec in zip(arrays, self.arguments, strict=True)]
         values = self.size_values(inputs, sizes or {})
         words = (ctypes.c_int64 * max(1, len(self.sizes)))(*(values[name] for name in self.sizes))
@@ -102,6 +115,18 @@ class Executable:
                     target[...] = results[i]
             return list(out)
         return [results[i] for i in self.visible]
+
+    def _short(self, arrays: Sequence[Any], sizes: Mapping[str, int] | None) -> list[Array] | None:
+        """The results by the short way, or None where it does not take these arguments."""
+        if self._fast is None:
+            self._fast = FastCall()
+            self._fast.add(self, self._every)
+        results = self._fast.call(*arrays)
+        if results is not NotImplemented:
+            return list(results)
+        if sizes and self._sized_checks and len(self._fast) < MOST_RECORDS:
+            self._fast.add(self, self._every, sizes=sizes)  # for the next call with these sizes
+        return None
 
     def result_shapes(self, words: Any) -> list[tuple[int, ...]]:
         """The shape of every result for these sizes."""
@@ -142,10 +167,8 @@ class Executable:
         """Where results go: new arrays, or those of `out=` unless they overlap something that is still to be read."""
         results: list[Array | None] = [None] * len(shapes)
         if out is not None:
-            if len(out) != len(self.visible):
-                raise ResultError(f"out= has {len(out)} arrays, the kernel has {len(self.visible)} results", location=False)
             for position, (target, i) in enumerate(zip(out, self.visible)):
-                _check_out(target, shapes[i], self.results[i].dtype, position)
+                _check_out(target, shapes[i], self.results[i].dtype.numpy, position)
                 others = [*inputs, *(x for k, x in enumerate(out) if k != position)]
                 usable = target.flags.c_contiguous and target.flags.aligned and target.dtype.isnative
                 if usable and not any(np.may_share_memory(target, x) for x in others):
@@ -175,14 +198,22 @@ class Executable:
                     raise OutOfRangeError(message, location=check.location or False)
 
 
-def _check_out(target: Any, shape: tuple[int, ...], dtype: DType, position: int) -> None:
+def _copied(results: Sequence[Array], out: Sequence[Any]) -> list[Array]:
+    for position, (target, result) in enumerate(zip(out, results)):
+        _check_out(target, result.shape, result.dtype, position)
+    for target, result in zip(out, results):
+        np.copyto(target, result)
+    return list(out)
+
+
+def _check_out(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: int) -> None:
     where = f"out[{position}]"
     if not isinstance(target, np.ndarray):
         raise ResultError(f"{where} is a {type(target).__name__}, not an array", location=False)
     if target.shape != shape:
         raise ResultError(f"{where} has shape {target.shape}, the result has {shape}", location=False)
-    if target.dtype.newbyteorder("=") != dtype.numpy:
-        raise ResultError(f"{where} has dtype {target.dtype}, the result has {dtype.numpy}", location=False)
+    if target.dtype.newbyteorder("=") != dtype:
+        raise ResultError(f"{where} has dtype {target.dtype}, the result has {dtype}", location=False)
     if not target.flags.writeable:
         raise ResultError(f"{where} is read-only", location=False)
     if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape)):

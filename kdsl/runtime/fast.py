@@ -5,7 +5,7 @@ and strides; one particular object; a Python float), and the Executable for it. 
 first record that fits and returns the results, or NotImplemented where none fits: runtime/call.py takes everything.
 It reads arrays the way every C extension does, through the fields of PyArrayObject; where a probe finds them elsewhere, or
 Python is another one than CPython with a GIL, `call` always says NotImplemented.
-Read before: runtime/call.py, runtime/buffers.py. The native text is runtime/fast_text.py.
+Read before: runtime/buffers.py. The native text is runtime/fast_text.py. Read next: runtime/call.py.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdsl.runtime.buffers import handler, numpy_function
-from kdsl.runtime.call import ArgumentSpec, Executable
 from kdsl.runtime.fast_text import ARRAY, DOUBLE, FLAGS, FLOAT, NAMED_STRIDE, OWNER, SAME
 from kdsl.runtime.native import native
 
+if TYPE_CHECKING:
+    from kdsl.runtime.call import ArgumentSpec, Executable
+
 SMALL_BYTES = 16 * 1024  # a call that touches less keeps the GIL: giving it up costs more than running
-_MOST = 60  # arguments, results, sizes of a record; the native side has room for 64
+_MOST = 250  # arguments, results, sizes of a record; the native side has room for 256
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class FastCall:
         self._kept.append((words, kept))
         self._head[0] = words.ctypes.data
         return True
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def clear(self) -> None:
         """Forget all records."""

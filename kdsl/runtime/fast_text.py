@@ -44,12 +44,12 @@ define void @fast_setup(ptr %given) {
 
 define ptr @fast_call(ptr %self, ptr %arguments, i64 %given) {
 entry:
-  %sizes = alloca [64 x i64], align 16
-  %pointers = alloca [64 x ptr], align 16
-  %numbers = alloca [64 x i64], align 16
-  %hidden = alloca [64 x i64], align 16
-  %extents = alloca [64 x i64], align 16
-  %results = alloca [64 x ptr], align 16
+  %sizes = alloca [256 x i64], align 16
+  %pointers = alloca [256 x ptr], align 16
+  %numbers = alloca [256 x i64], align 16
+  %hidden = alloca [256 x i64], align 16
+  %extents = alloca [256 x i64], align 16
+  %results = alloca [256 x ptr], align 16
   %ndarray = WORD ptr @api 0
   %new = WORD ptr @api 1
   %float = WORD ptr @api 2
@@ -184,7 +184,7 @@ stride:
   %stride.at = getelementptr i64, ptr %strides, i64 %d
   %have.stride = load i64, ptr %stride.at
   %named.stride = sub i64 %want.stride, NAMED_STRIDE
-  %is.fixed = icmp ugt i64 %named.stride, 64
+  %is.fixed = icmp ugt i64 %named.stride, 256
   br i1 %is.fixed, label %fixed.stride, label %name.stride
 fixed.stride:
   %same.stride = icmp eq i64 %want.stride, %have.stride
