@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kdsl.codegen.llvm.folds import Folds
-from kdsl.codegen.llvm.inner_loops import InnerLoops
+from kdsl.codegen.llvm.inner_loops import MOST, InnerLoops
 from kdsl.codegen.llvm.memory import STORED, Plan, root
 from kdsl.codegen.llvm.tiles import Owner, Stored, memories
 from kdsl.codegen.llvm.writer import TYPES, Frame, Value
@@ -43,7 +42,7 @@ def writes(body: Iterable[Statement]) -> set[Memory]:
     return out
 
 
-class Emitter(InnerLoops, Folds):
+class Emitter(InnerLoops):
     """Writes one kernel."""
 
     def __init__(self, kernel: ir.Kernel, target: Target, declarations: set[str]) -> None:
@@ -130,6 +129,10 @@ class Emitter(InnerLoops, Folds):
         self.named[s.name] = owner
         for memory in memories(s.tile, self.named) & self.written:
             self.pending.setdefault(memory, []).append(owner)
+        if self.has_long_loop(s.tile):
+            self.owner = owner
+            self.named[s.name] = self.stored(s.tile)
+            return
         if not s.tile.shape and s.tile.dtype.is_integer:
             self.owner = owner
             v = self.element(s.tile, (), -1, 1)
@@ -138,6 +141,12 @@ class Emitter(InnerLoops, Folds):
                 self.names[s.name] = self.number(v.const)
             if s.tile.dtype.kind == "unsigned" or (isinstance(s.tile, ir.Scalar) and self.is_natural(s.tile.value)):
                 self.natural.add(s.name)
+
+    def has_long_loop(self, tile: ir.Tile) -> bool:
+        """Whether computing the tile takes a loop, which must stand where the Let does."""
+        if isinstance(tile, ir.Fold) and tile.tile.shape[tile.axis] > 4 * MOST or isinstance(tile, ir.Dot) and tile.a.shape[-1] > MOST:
+            return True
+        return any(map(self.has_long_loop, ir.children(tile)))
 
     def do_Near(self, s: ir.Near) -> None:
         count: Extent = 1

@@ -142,7 +142,7 @@ def long_log(w: Writer, x: Value) -> tuple[Value, Value]:
     z, z_lost = two_product(w, s, s)
     z_lost = w.fma(w.binary("fadd", s, s), s_lost, z_lost)
     # s * (2 + z * (2/3 + z * tail)), the first two terms in two parts
-    tail = polynomial(w, z, [2 / 19, 2 / 17, 2 / 15, 2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5])
+    tail = polynomial(w, z, [2 / 25, 2 / 23, 2 / 21, 2 / 19, 2 / 17, 2 / 15, 2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5])
     c, c_lost = two_sum(w, w.literal(0.6666666666666666, x.type), w.binary("fmul", z, tail))
     c_lost = w.binary("fadd", c_lost, w.fma(z_lost, tail, w.literal(3.700743415417188e-17, x.type)))
     p, p_lost = two_product(w, z, c)

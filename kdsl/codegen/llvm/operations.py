@@ -81,10 +81,13 @@ def fma(w: Writer, x: list[Value]) -> Value:
 
 
 def floor_div(w: Writer, x: list[Value]) -> Value:
-    """floor of the quotient, as Python has it: (a - a mod b) / b rounded."""
+    """floor of the exact quotient, as Python has it."""
     a, b = w.level(x)
-    remainder = modulo(w, [a, b])
+    remainder = w.binary("frem", a, b)
     quotient = w.binary("fdiv", w.binary("fsub", a, remainder), b)
+    differs = w.binary("xor", w.compare("fcmp olt", remainder, w.literal(0.0, a.type)), w.compare("fcmp olt", b, w.literal(0.0, a.type)))
+    below = w.binary("and", differs, w.compare("fcmp one", remainder, w.literal(0.0, a.type)))
+    quotient = w.select(below, w.binary("fsub", quotient, w.literal(1.0, a.type)), quotient)
     rounded = w.intrinsic("floor", (quotient,))
     half = w.compare("fcmp ogt", w.binary("fsub", quotient, rounded), w.literal(0.5, a.type))
     rounded = w.select(half, w.binary("fadd", rounded, w.literal(1.0, a.type)), rounded)
