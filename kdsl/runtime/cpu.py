@@ -12,10 +12,8 @@ import ctypes
 import itertools
 import threading
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
-
-import llvmlite
-import llvmlite.binding as llvm
 
 from kdsl.errors import CompileError, TargetError
 from kdsl.runtime import cache
@@ -50,14 +48,11 @@ class Library:
         return self._addresses[function]
 
 
-def load(text: str, target: Target, passes: bool = False) -> Library:
-    """The module in memory: from this process, from the disk, or compiled now. CompileError where LLVM refuses the text.
-
-    `passes` runs LLVM's own optimiser first; only kdsl's hand-written helpers (runtime/native.py) ask for it.
-    """
+def load(text: str, target: Target) -> Library:
+    """The module in memory: from this process, from the disk, or compiled now. CompileError where LLVM refuses the text."""
     if not runs_here(target):
         raise TargetError(f"this machine ({host_level()}) cannot run code for {target.name}", location=False)
-    key = _key(text, target, passes)
+    key = _key(text, target)
     with _lock:
         library = _libraries.get(key)
         if library is None:
@@ -66,7 +61,7 @@ def load(text: str, target: Target, passes: bool = False) -> Library:
             if library is not None:
                 _counts["loaded"] += 1
             else:
-                code = _assemble(text, target, passes)
+                code = _assemble(text, target)
                 library = _link(code)
                 if library is None:
                     raise CompileError("the linker refused a kernel", location=False)
@@ -95,8 +90,17 @@ def runs_here(target: Target) -> bool:
 
 # --- LLVM -------------------------------------------------------------------------------------------------------------------
 @lru_cache
+def _llvm() -> Any:
+    """llvmlite's binding, imported with the first kernel: `import kdsl` does not pay for it."""
+    import llvmlite.binding
+
+    return llvmlite.binding
+
+
+@lru_cache
 def _processor(level: str) -> tuple[str, str, str]:
     """(triple, CPU, features): the host itself at its own level, the plain level otherwise."""
+    llvm = _llvm()
     if level == host_level():
         wide = ",-prefer-256-bit" if level == "x86-64-v4" else ""
         return llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten() + wide
@@ -109,6 +113,7 @@ def _processor(level: str) -> tuple[str, str, str]:
 def _machine(level: str) -> Any:
     """The code generator. Small code model: constants are operands relative to the instruction, not loads of an address."""
     triple, cpu, features = _processor(level)
+    llvm = _llvm()
     if level[:3] == host_level()[:3]:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -122,20 +127,24 @@ def _machine(level: str) -> Any:
 
 @lru_cache
 def _linker() -> Any:
-    linker = llvm.create_lljit_compiler(_machine(host_level()), use_jit_link=True, suppress_errors=True)
+    linker = _llvm().create_lljit_compiler(_machine(host_level()), use_jit_link=True, suppress_errors=True)
     _keep(linker)
     return linker
 
 
-def _key(text: str, target: Target, passes: bool) -> str:
-    version = f"{llvmlite.__version__} {llvm.llvm_version_info} {'passes' if passes else ''}"
-    return cache.key_of(version, *_processor(target.level), text)
+@lru_cache
+def _version() -> str:
+    return version("llvmlite")
+
+
+def _key(text: str, target: Target) -> str:
+    return cache.key_of(_version(), str(_llvm().llvm_version_info), *_processor(target.level), text)
 
 
 def _parse(text: str, target: Target) -> Any:
     machine = _machine(target.level)
     try:
-        module = llvm.parse_assembly(text)
+        module = _llvm().parse_assembly(text)
         module.triple = machine.triple
         module.data_layout = str(machine.target_data)
         module.verify()
@@ -144,13 +153,9 @@ def _parse(text: str, target: Target) -> Any:
     return module
 
 
-def _assemble(text: str, target: Target, passes: bool) -> bytes:
-    machine, module = _machine(target.level), _parse(text, target)
-    if passes:
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-        builder.getModulePassManager().run(module, builder)
+def _assemble(text: str, target: Target) -> bytes:
     try:
-        return machine.emit_object(module)
+        return _machine(target.level).emit_object(_parse(text, target))
     except RuntimeError as error:
         raise CompileError(f"LLVM could not generate code: {error}", location=False) from error
 
@@ -158,7 +163,7 @@ def _assemble(text: str, target: Target, passes: bool) -> bytes:
 def _link(code: bytes) -> Library | None:
     name = f"kdsl.{next(_names)}"
     try:
-        tracker = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().link(_linker(), name)
+        tracker = _llvm().JITLibraryBuilder().add_object_img(code).add_current_process().link(_linker(), name)
     except RuntimeError:
         return None
     _keep(tracker)

@@ -38,7 +38,7 @@ def native() -> Native:
     """The module, loaded and set up."""
     arm = platform.machine().lower() in ("arm64", "aarch64")
     text = pool.text(arm, sys.platform == "darwin") + arena.text(arm, sys.platform.startswith("linux")) + fast_text.text()
-    library = cpu.load(text, LEVELS[host_level()], passes=True)
+    library = cpu.load(text, LEVELS[host_level()])
     reset = ctypes.CFUNCTYPE(None, ctypes.c_int64)(library.address("pool_reset"))
     workers = pool.threads() - 1
     reset(workers)
