@@ -26,7 +26,7 @@ from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, ceildiv, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
-from kdsl.schedule.packing import Packed, pack, tiles_along
+from kdsl.schedule.packing import Packed, along, pack, tiles_along
 from kdsl.schedule.register_tile import Segment, Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
 
@@ -61,7 +61,8 @@ class _Strip:
         self.packed: dict[Product, Packed | None] = {p: self._pack(p) for p in self.frame.products}
         width = -(-self.length // self.t.columns) * self.t.columns + target.lanes(4) * 2  # rows in different cache sets
         self.strips = {v: ir.Near(f"strip{i}", v.dtype.compute, (self.t.rows, width)) for i, v in enumerate(self.frame.strips)}
-        self.near_rows: dict[Product, ir.Near] = {}
+        self.near_rows = {p: ir.Near(f"rows{i}", p.equation.result.dtype.compute, (self.t.rows, self.size[p.k[-1]]))
+                          for i, p in enumerate(self.producers) if self._computed(p)}  # fmt: skip
 
     # --- operands ------------------------------------------------------------------------------------------------------
     def _stored(self, p: Product, operand: int, letter: Letter | None) -> Extent | None:
@@ -79,6 +80,17 @@ class _Strip:
         kernel_, packed = pack(self.values, p.equation, p.b, p.column, p.k, self.t.columns)
         self.packing.append(kernel_)
         return packed
+
+    def _computed(self, p: Product) -> bool:
+        """Is the operand with the rows computed? Then it is, once for each row tile, before the line is walked."""
+        return len(p.k) == 1 and isinstance(self.size[p.k[0]], int) and self._stored(p, p.a, p.k[0]) is None
+
+    def compute_rows(self, p: Product) -> list[ir.Statement]:
+        def fill(first: Extent, n: int) -> tuple[ir.Statement, ...]:
+            tile = self.values.operand(p.equation, p.a, self.place({p.k[0]: first + ir.axis(1)}, n), Known({}))
+            return (ir.Put(self.near_rows[p], (ir.axis(0), first + ir.axis(1)), whole(tile, (self.nr, n))),)
+
+        return list(along(self.size[p.k[0]], self.t.columns, self.values.name("k"), fill))
 
     def b_tile(self, p: Product, panel: Extent, place: Place) -> ir.Tile:
         packed = self.packed[p]
@@ -135,6 +147,8 @@ class _Strip:
         out: list[ir.Statement] = []
         lo, hi = self.bounds(t, nr)
         self.lo, self.hi = lo, hi
+        for p in self.near_rows:
+            out += self.compute_rows(p)
         for k in range(self.frame.passes):
             out += self.line_pass(k)
             for p in self.consumers:
@@ -253,7 +267,10 @@ class _Strip:
 
         def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
             here = self.place({**slow, fast: first + ir.axis(1)}, n)
-            a = whole(self.values.operand(p.equation, p.a, here, Known({})), (self.nr, n))
+            if p in self.near_rows:
+                a: ir.Tile = ir.Load(ir.View(self.near_rows[p], (ir.axis(0), first + ir.axis(1))), (self.nr, n))
+            else:
+                a = whole(self.values.operand(p.equation, p.a, here, Known({})), (self.nr, n))
             there = Place({**self.outer, **slow, self.line: panel * self.t.columns + ir.axis(1), fast: first + ir.axis(0)}, (n, nc))
             return ir.Dot(held, a, self.b_tile(p, panel, there))
 

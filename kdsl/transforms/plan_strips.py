@@ -91,16 +91,14 @@ def _directions(facts: Facts, producers: list[Equation], consumers: list[Equatio
         (line,) = lines
         candidates = [x for x in facts.result(consumers[0]) if x in (rows or ())]
     else:
-        if len(producers) != 1:
-            raise Illegal("several products side by side")
         dropped = {x for e in facts.equations if e.op in REDUCTIONS for x in facts.of(e, 0) - set(facts.result(e))}
         if len(dropped) != 1:
-            raise Illegal("folds along different letters behind a product")
+            raise Illegal("products side by side" if not dropped else "folds along different letters behind a product")
         (line,) = dropped
-        (e,) = producers
+        e = producers[0]
         b = 0 if line in facts.of(e, 0) else 1
         candidates = [x for x in facts.result(e) if x in facts.of(e, 1 - b) - facts.of(e, b)]
-        if line not in facts.result(e):
+        if any(line not in facts.result(q) for q in producers):
             raise Illegal("a fold along a summed letter")
     for e in producers:  # the rows are in one operand of every producer only
         candidates = [x for x in candidates if (x in facts.of(e, 0)) != (x in facts.of(e, 1))]
