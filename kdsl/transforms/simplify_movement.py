@@ -1,14 +1,14 @@
 """Rules for movements: they compose, vanish where they do nothing, and move towards the outside of a program.
 
-In:  a movement and its operand.  Out: a simpler value that equals it, or None. All rules are exact.
+In:  a movement and its operand.  Out: a simpler value that equals it, or None.
 Read before: transforms/rewrite.py.
 """
 
 from __future__ import annotations
 
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent
-from kdsl.ir.tensor import Operand, Shape
+from kdsl.ir.sizes import Extent, at_least
+from kdsl.ir.tensor import Operand, Shape, Value
 from kdsl.transforms.rewrite import Attributes, Operands, Simplifier, rule
 
 
@@ -159,3 +159,74 @@ def concat_one(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | N
     if len(parts) == 1:
         return parts[0]
     return b.emit(Op.CONCAT, *parts, axis=a["axis"]) if len(parts) < len(x) else None
+
+
+@rule(Op.CONCAT, exact=True)
+def concat_once(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """concat(concat(x, y), z) -> concat(x, y, z)"""
+    inner = [b.define(v, Op.CONCAT) for v in x]
+    if not any(e and e.attributes["axis"] == a["axis"] for e in inner):
+        return None
+    parts: list[Operand] = []
+    for v, e in zip(x, inner, strict=True):
+        parts += e.operands if e and e.attributes["axis"] == a["axis"] else (v,)
+    return b.emit(Op.CONCAT, *parts, axis=a["axis"])
+
+
+@rule(Op.SLICE, exact=True)
+def slice_of_a_part(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """slice(concat(x, y)) or slice(pad(x)) that lies inside x -> slice(x)"""
+    e = b.define(x[0], Op.CONCAT, Op.PAD)
+    if e is None:
+        return None
+    if e.op is Op.PAD:
+        if any(i != 0 for i in e.attributes["interior"]):
+            return None
+        offsets, v = tuple(e.attributes["low"]), e.values[0]
+        return _slice_inside(b, v, offsets, a)
+    axis = e.attributes["axis"]
+    start: Extent = 0
+    for v in e.values:
+        offsets = tuple(start if i == axis else 0 for i in range(len(v.shape)))
+        found = _slice_inside(b, v, offsets, a)
+        if found is not None:
+            return found
+        start = start + v.shape[axis]
+    return None
+
+
+def _slice_inside(b: Simplifier, v: Value, offsets: Shape, a: Attributes) -> Operand | None:
+    """The slice `a`, in coordinates that are `offsets` ahead of v's, if all of it lies inside v."""
+    starts = []
+    for start, n, step, offset, extent in zip(
+        a["starts"], a["sizes"], a["steps"], offsets, v.shape, strict=True
+    ):
+        first = start - offset
+        last = first + (n - 1) * step
+        low, high = (first, last) if step > 0 else (last, first)
+        if not (at_least(low, 0) and at_least(extent - 1, high)):
+            return None
+        starts.append(first)
+    return b.emit(Op.SLICE, v, starts=tuple(starts), sizes=a["sizes"], steps=a["steps"])
+
+
+@rule(Op.ADD, exact=False)
+def pads_are_a_concat(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """pad(x) + pad(y) side by side -> concat(x, y), in gradients: how slices of one array give its gradient in one piece"""
+    pads = [b.define(o, Op.PAD) for o in x]
+    if not b.gradients or not all(pads):
+        return None
+    first, second = pads
+    for p, q in ((first, second), (second, first)):
+        moved = [
+            i for i, n in enumerate(p.values[0].shape) if n != p.result.shape[i] or q.values[0].shape[i] != n
+        ]
+        if len(moved) != 1:
+            continue
+        axis = moved[0]
+        plain = all(e.attributes["value"] == 0 and not any(e.attributes["interior"]) for e in (p, q))
+        if plain and p.attributes["low"][axis] + p.values[0].shape[axis] == q.attributes["low"][axis]:
+            both = b.emit(Op.CONCAT, p.values[0], q.values[0], axis=axis)
+            low, high, interior = p.attributes["low"], q.attributes["high"], p.attributes["interior"]
+            return b.emit(Op.PAD, both, low=low, high=high, interior=interior, value=0.0)
+    return None
