@@ -16,7 +16,7 @@ Read before: ir/. Read next: frontend/.
 
 from __future__ import annotations
 
-from kdsl.language import (
+from kdsl.language import (  # each registers its functions
     arithmetic,
     creation,
     exponential,
@@ -28,7 +28,7 @@ from kdsl.language import (
     random,
     reductions,
     searching,
-)
+)  # fmt: skip
 from kdsl.language.dispatch import FUNCTIONS, Check, Trace, current, set_eager, tracing
 from kdsl.language.manipulation import broadcast_shapes
 from kdsl.language.sizes import NamedSize
@@ -51,4 +51,7 @@ PUBLIC = {
     "pi": pi,
 }
 
-__all__ = ["FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "current", "random", "set_eager", "tracing"]
+__all__ = [
+    "FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "arithmetic", "creation", "current", "exponential",
+    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "searching", "set_eager", "tracing",
+]  # fmt: skip

@@ -19,7 +19,7 @@ from kdsl.language.operands import aligned, common_dtype, emit, known, numbers, 
 from kdsl.language.tracer import Tracer
 
 
-# --- arithmetic -------------------------------------------------------------------------------------------------------------
+# --- arithmetic ---------------------------------------------------------------------------------------------------
 def _arithmetic(op: Op, verb: str, sign: str, a: Any, b: Any) -> Tracer:
     operands, dtype = aligned(verb, a, b, sign=sign)
     if dtype.kind == "bool":
@@ -125,7 +125,7 @@ def reciprocal(x: Any, /) -> Tracer:
     return divide(1, x)
 
 
-# --- extrema ----------------------------------------------------------------------------------------------------------------
+# --- extrema ------------------------------------------------------------------------------------------------------
 @public
 def maximum(x1: Any, x2: Any, /) -> Tracer:
     """The larger of both, NaN if either is; equal ones share the derivative. Example: `kd.maximum(x, 0)`."""
@@ -162,7 +162,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tracer:
     return traced(out)
 
 
-# --- rounding and the parts of floating numbers -----------------------------------------------------------------------------
+# --- rounding and the parts of floating numbers -------------------------------------------------------------------
 def _rounded(op: Op, x: Any) -> Tracer:
     v = numbers(x, op.value)
     return traced(emit(op, v) if v.dtype.is_floating else v)
@@ -204,7 +204,7 @@ def nextafter(x1: Any, x2: Any, /) -> Tracer:
     return float_pair(Op.NEXTAFTER, "step between", ",", x1, x2)
 
 
-# --- casts and derivatives --------------------------------------------------------------------------------------------------
+# --- casts and derivatives ----------------------------------------------------------------------------------------
 @public
 def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Tracer:
     """x in another dtype: floats truncate and saturate to integers, NaN becomes 0. Example: `kd.astype(x, kd.f16)`.

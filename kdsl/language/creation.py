@@ -45,7 +45,7 @@ def _dtype(spec: Any, default: DType) -> DType:
     return default if spec is None else wanted_dtype(spec)
 
 
-# --- constants ----------------------------------------------------------------------------------------------------------------
+# --- constants ----------------------------------------------------------------------------------------------------
 @public
 def zeros(shape: Any, *, dtype: Any = None) -> Tracer:
     """A tensor of zeros. Example: `kd.zeros((2, 3))`."""
@@ -70,7 +70,9 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None) -> Tracer:
     number, wanted = known(fill_value), checked_shape(shape)
     if isinstance(number, Value):
         if number.shape:
-            raise ShapeError(f"full needs one number, not {number.type}", label=str(number.type), hint="kd.broadcast_to repeats tensors")
+            raise ShapeError(
+                f"full needs one number, not {number.type}", label=str(number.type), hint="kd.broadcast_to repeats tensors"
+            )
         return traced(broadcast(cast(number, _dtype(dtype, number.dtype)), wanted))
     return traced(filled(number, wanted, _dtype(dtype, default_dtype(number))))
 
@@ -108,7 +110,7 @@ def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None) -> Tracer:
     return traced(filled(number, shape, wanted))
 
 
-# --- counting -----------------------------------------------------------------------------------------------------------------
+# --- counting -----------------------------------------------------------------------------------------------------
 @public
 def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None) -> Tracer:
     """start, start + step … below stop (one argument: 0, 1 … below it). Example: `kd.arange(10)`.
@@ -123,7 +125,7 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None)
         low, high = extent(low), extent(high)
         wanted = _dtype(dtype, dt.i64)
         return traced(_progression(low, step, _steps(low, high, step), wanted))
-    if any(is_size(n) and not isinstance(n, int) for n in (low, high)) or not all(isinstance(n, (int, float)) for n in (low, high, step)):
+    if not all(isinstance(n, (int, float)) for n in (low, high, step)):
         raise ArgumentError(f"arange needs numbers or named sizes, not {low!r}, {high!r} and {step!r}")
     count = max(0, math.ceil((high - low) / step))
     return traced(_progression(low, step, count, _dtype(dtype, dt.f32)))

@@ -24,7 +24,7 @@ def _floating(op: Op, x: Any) -> Tracer:
     return traced(emit(op, v if v.dtype.is_floating else cast(v, dt.f32)))
 
 
-# --- exponentials, logarithms, roots ----------------------------------------------------------------------------------------
+# --- exponentials, logarithms, roots ------------------------------------------------------------------------------
 @public
 def exp(x: Any, /) -> Tracer:
     """e to the power x; integers and bools give f32. Example: `kd.exp(x)`."""
@@ -109,7 +109,7 @@ def erf(x: Any, /) -> Tracer:
     return _floating(Op.ERF, x)
 
 
-# --- trigonometry -----------------------------------------------------------------------------------------------------------
+# --- trigonometry -------------------------------------------------------------------------------------------------
 @public
 def sin(x: Any, /) -> Tracer:
     """The sine of x in radians. Example: `kd.sin(x)`."""

@@ -9,6 +9,7 @@ Read before: manipulation.py. Read next: random.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,9 @@ def _part(k: Any, axis: int, v: Value) -> _Part:
         k = np.asarray(k) if k else np.zeros(0, np.int64)
     if not isinstance(k, (Tracer, np.ndarray, bool, np.bool_)) and not hasattr(k, "__array__"):
         raise OutOfRangeError(
-            f"{k!r} is not an index", label=str(v.type), hint="indices are integers, slices, `...`, None and one integer tensor"
+            f"{k!r} is not an index",
+            label=str(v.type),
+            hint="indices are integers, slices, `...`, None and one integer tensor",
         )
     return _Part("tensor", axis, index_value(k, v.shape[axis], axis, v))
 
@@ -105,7 +108,8 @@ def index_value(k: Any, n: Extent, axis: int, v: Value) -> Value:
         low, high = int(k.min()), int(k.max())
         if low < -n or high >= n:
             raise OutOfRangeError(
-                f"index {high if high >= n else low} is out of range: axis {axis} of {v.type} has {n} elements", label=str(v.type)
+                f"index {high if high >= n else low} is out of range: axis {axis} of {v.type} has {n} elements",
+                label=str(v.type),
             )
     index = value(k)
     if index.dtype.kind == "bool":
@@ -115,7 +119,9 @@ def index_value(k: Any, n: Extent, axis: int, v: Value) -> Value:
             hint="kd.where(mask, x, 0) keeps the shape; it is what sums and maxima over a mask need",
         )
     if not index.dtype.is_integer:
-        raise DtypeError(f"an index is an integer tensor, not {index.type}", label=str(index.type), hint="cast it, i.astype(kd.i64)")
+        raise DtypeError(
+            f"an index is an integer tensor, not {index.type}", label=str(index.type), hint="cast it, i.astype(kd.i64)"
+        )
     return index if index.dtype in (dt.i32, dt.i64) else cast(index, dt.i64)
 
 
@@ -142,8 +148,9 @@ def _range(s: Any, n: Extent, axis: int, v: Value) -> tuple[Extent, Extent, int]
     step = int(s.step or 1)
     bounds = [None if b is None else extent(b, "the bound of a slice") for b in (s.start, s.stop)]
     if isinstance(n, int) and not any(isinstance(b, Size) for b in bounds):
-        r = range(n)[slice(*bounds, step)]
-        return (r.start if len(r) else 0), len(r), step
+        first, last, step = slice(*bounds, step).indices(n)  # type: ignore[call-overload]
+        count = len(range(first, last, step))
+        return (first if count else 0), count, step
     start, stop = (None if b is None else _from_start(b, n) for b in bounds)
     if step > 0:
         first, last = 0 if start is None else start, n if stop is None else stop
@@ -167,7 +174,7 @@ def _taken(out: Value, parts: list[_Part], index: _Part) -> Value:
     axis = sum(p.kind != "integer" for p in parts[: parts.index(index)])
     taken = emit(Op.TAKE, out, index.item, axis=axis)
     advanced = [i for i, p in enumerate(parts) if p.kind in ("integer", "tensor")]
-    apart = any(b - a > 1 for a, b in zip(advanced, advanced[1:]))
+    apart = any(b - a > 1 for a, b in pairwise(advanced))
     rank = len(index.item.shape)
     if not apart or not axis or not rank:
         return taken
@@ -175,7 +182,7 @@ def _taken(out: Value, parts: list[_Part], index: _Part) -> Value:
     return value(permute_dims(traced(taken), order))
 
 
-# --- functions ----------------------------------------------------------------------------------------------------------------
+# --- functions ----------------------------------------------------------------------------------------------------
 @public
 def take(x: Any, indices: Any, /, *, axis: Any = None) -> Tracer:
     """The elements at integer positions along an axis (None: in C order); negative ones count from the end.
@@ -195,7 +202,8 @@ def take(x: Any, indices: Any, /, *, axis: Any = None) -> Tracer:
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tracer:
     """x[.., indices[.., i, ..], ..]: along the axis by position, along the others side by side (they broadcast).
 
-    Raises: IndexError at the call for a position outside. Example: `kd.take_along_axis(x, kd.argmax(x, axis=1, keepdims=True), axis=1)`.
+    Raises: IndexError at the call for a position outside.
+    Example: `kd.take_along_axis(x, kd.argmax(x, axis=1, keepdims=True), axis=1)`.
     """
     v = value(x)
     along = one_axis(axis, len(v.shape), str(v.type))
@@ -212,7 +220,9 @@ def _joined(shapes: list[tuple[Extent, ...]], v: Value, index: Value) -> tuple[E
     out = []
     for n, m in zip(*shapes):
         if n != m and 1 not in (n, m):
-            raise ShapeError(f"cannot take {index.type} along {v.type}: the other axes must be equal", label=f"{v.type}, {index.type}")
+            raise ShapeError(
+                f"cannot take {index.type} along {v.type}: the other axes must be equal", label=f"{v.type}, {index.type}"
+            )
         out.append(m if n == 1 else n)
     return tuple(out)
 

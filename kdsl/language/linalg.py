@@ -7,6 +7,7 @@ Read before: operands.py. Read next: manipulation.py.
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from kdsl.errors import ArgumentError, DtypeError, ShapeError
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, Size
+from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Value
 from kdsl.language.creation import counting
 from kdsl.language.dispatch import public
@@ -48,7 +49,7 @@ def _numbers(*arrays: Any, verb: str) -> list[Value]:
     return [cast(v, dtype) for v in values]
 
 
-# --- contracting ----------------------------------------------------------------------------------------------------------------
+# --- contracting --------------------------------------------------------------------------------------------------
 def contract(operands: Sequence[Lettered], out: tuple[str, ...]) -> Value:
     """The sum of the product of all operands over every letter that `out` lacks, in a cheap order of pairs."""
     work = [_diagonals(o) for o in operands]
@@ -71,7 +72,7 @@ def _cheapest(work: list[Lettered], out: tuple[str, ...], sizes: dict[str, Exten
         return 0, 1
 
     def count(letters: set[str]) -> int:
-        return int(np.prod([256 if isinstance(sizes[c], Size) else int(sizes[c]) for c in letters], dtype=object)) if letters else 1  # type: ignore[arg-type]
+        return math.prod(n if isinstance(n, int) else 256 for n in map(sizes.__getitem__, letters))
 
     def price(pair: tuple[int, int]) -> tuple[int, int]:
         a, b = (set(work[k].letters) for k in pair)
@@ -145,7 +146,7 @@ def _check_letters(operands: Sequence[Lettered], what: str) -> None:
                 )
 
 
-# --- the functions ----------------------------------------------------------------------------------------------------------------
+# --- the functions ------------------------------------------------------------------------------------------------
 @public
 def matmul(x1: Any, x2: Any, /) -> Tracer:
     """The matrix product over the last axis of x1 and the second to last (or only) axis of x2; the axes before broadcast.
@@ -155,8 +156,12 @@ def matmul(x1: Any, x2: Any, /) -> Tracer:
     """
     a, b = _numbers(x1, x2, verb="multiply")
     if not a.shape or not b.shape:
-        raise ShapeError(f"cannot multiply {a.type} @ {b.type}: 0-d tensors are no matrices", label=f"{a.type} @ {b.type}", hint="write *")
-    batch = string.ascii_lowercase[: max(len(a.shape), len(b.shape)) - 2] if max(len(a.shape), len(b.shape)) > 2 else ""
+        raise ShapeError(
+            f"cannot multiply {a.type} @ {b.type}: 0-d tensors are no matrices",
+            label=f"{a.type} @ {b.type}",
+            hint="write *",
+        )
+    batch = string.ascii_lowercase[: max(len(a.shape), len(b.shape), 2) - 2]
     left = batch[len(batch) - max(0, len(a.shape) - 2) :] + ("MK" if len(a.shape) > 1 else "K")
     right = batch[len(batch) - max(0, len(b.shape) - 2) :] + ("KN" if len(b.shape) > 1 else "K")
     inner = b.shape[-2] if len(b.shape) > 1 else b.shape[-1]
@@ -172,7 +177,8 @@ def matmul(x1: Any, x2: Any, /) -> Tracer:
         sizes = {v.shape[letters.index(c)] for v, letters in ((a, left), (b, right)) if c in letters} - {1}
         if len(sizes) > 1:
             raise ShapeError(
-                f"cannot multiply {a.type} @ {b.type}: the axes before the matrices do not broadcast", label=f"{a.type} @ {b.type}"
+                f"cannot multiply {a.type} @ {b.type}: the axes before the matrices do not broadcast",
+                label=f"{a.type} @ {b.type}",
             )
     out = tuple(c for c in f"{batch}MN" if c in left + right)
     return traced(contract([Lettered(a, tuple(left)), Lettered(b, tuple(right))], out))
@@ -267,7 +273,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tracer:
     names = [[f"{len(rest) - i}" for i in range(len(rest))] for rest in moved]
     lettered = [Lettered(v, (*n[:p], "K", *n[p:])) for v, n, p in zip((a, b), names, places)]
     _check_letters(lettered, "vecdot")
-    return traced(contract(lettered, tuple(max(names, key=len))))
+    return traced(contract(lettered, tuple(names[0] if len(names[0]) >= len(names[1]) else names[1])))
 
 
 @public

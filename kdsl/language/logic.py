@@ -32,7 +32,7 @@ from kdsl.language.operands import (
 from kdsl.language.tracer import Tracer
 
 
-# --- comparisons ------------------------------------------------------------------------------------------------------------
+# --- comparisons --------------------------------------------------------------------------------------------------
 def _compared(op: Op, sign: str, a: Any, b: Any) -> Tracer:
     a, b = _widened(known(a), known(b))
     operands, _ = aligned("compare", a, b, sign=sign)
@@ -87,7 +87,7 @@ def greater_equal(x1: Any, x2: Any, /) -> Tracer:
     return _compared(Op.GE, ">=", x1, x2)
 
 
-# --- kinds of numbers -------------------------------------------------------------------------------------------------------
+# --- kinds of numbers ---------------------------------------------------------------------------------------------
 def _same_everywhere(v: Value, answer: bool) -> Tracer:
     return traced(emit(Op.FULL, value=answer, shape=v.shape, dtype=dt.bool_))
 
@@ -120,7 +120,7 @@ def signbit(x: Any, /) -> Tracer:
     return traced(emit(Op.SIGN_BIT, v)) if v.dtype.is_floating else less(traced(v), 0)
 
 
-# --- logic and choice -------------------------------------------------------------------------------------------------------
+# --- logic and choice ---------------------------------------------------------------------------------------------
 def truth(x: Any) -> Value:
     """`x` as bools: whether each element is not 0 (NaN is not 0)."""
     v = value(x)
@@ -176,7 +176,7 @@ def where_operands(condition: Any, x1: Any, x2: Any) -> tuple[list[Any], DType]:
     return [broadcast(mask, shape), *chosen], dtype
 
 
-# --- bits -------------------------------------------------------------------------------------------------------------------
+# --- bits ---------------------------------------------------------------------------------------------------------
 def _bits(op: Op, verb: str, sign: str, a: Any, b: Any, bools: bool = True) -> Tracer:
     operands, dtype = aligned(verb, a, b, sign=sign)
     if dtype.is_floating or (dtype.kind == "bool" and not bools):

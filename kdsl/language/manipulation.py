@@ -12,7 +12,7 @@ from typing import Any
 
 from kdsl.errors import ArgumentError, AxisError, ShapeError
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, Size, divide
+from kdsl.ir.sizes import Extent, divide
 from kdsl.ir.tensor import Shape, Value
 from kdsl.language.dispatch import public, require
 from kdsl.language.operands import (
@@ -41,12 +41,13 @@ def sliced(v: Value, axis: int, start: Extent, size: Extent, step: int = 1) -> V
     """Elements start, start + step … of one axis, all of the others."""
     if start == 0 and step == 1 and size == v.shape[axis]:
         return v
-    starts, sizes, steps = [0] * len(v.shape), list(v.shape), [1] * len(v.shape)
-    starts[axis], sizes[axis], steps[axis] = start, size, step  # type: ignore[call-overload]
+    starts: list[Extent] = [0] * len(v.shape)
+    sizes, steps = list(v.shape), [1] * len(v.shape)
+    starts[axis], sizes[axis], steps[axis] = start, size, step
     return emit(Op.SLICE, v, starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
 
 
-# --- shape --------------------------------------------------------------------------------------------------------------------
+# --- shape --------------------------------------------------------------------------------------------------------
 @public
 def reshape(x: Any, /, shape: Any, *, copy: Any = None) -> Tracer:
     """The same elements in C order under another shape; one size may be -1. Example: `kd.reshape(x, (2, -1))`.
@@ -168,7 +169,7 @@ class _Shape:
         self.type = text(shape)
 
 
-# --- the order of elements ----------------------------------------------------------------------------------------------------
+# --- the order of elements ----------------------------------------------------------------------------------------
 @public
 def flip(x: Any, /, *, axis: Any = None) -> Tracer:
     """x with the elements along axes (None: all) in reverse. Example: `kd.flip(x, axis=0)`."""
@@ -200,7 +201,7 @@ def _rolled(v: Value, axis: int, shift: Extent) -> Value:
     n = v.shape[axis]
     if n == 0:
         return v
-    first = shift % n if isinstance(n, Size) or isinstance(shift, Size) else shift % n
+    first = shift % n
     if first == 0:
         return v
     return emit(Op.CONCAT, sliced(v, axis, n - first, first), sliced(v, axis, 0, n - first), axis=axis)
@@ -223,12 +224,14 @@ def repeat(x: Any, repeats: Any, /, *, axis: Any = None) -> Tracer:
 def tile(x: Any, repetitions: Any, /) -> Tracer:
     """x as a whole so many times along each axis (from the right). Example: `kd.tile(x, (2, 1))`."""
     v = value(x)
-    times = [_times(r) for r in (repetitions if isinstance(repetitions, (tuple, list)) else (repetitions,))]
-    ndim = max(len(times), len(v.shape))
-    times = [1] * (ndim - len(times)) + times
+    given = [_times(r) for r in (repetitions if isinstance(repetitions, (tuple, list)) else (repetitions,))]
+    ndim = max(len(given), len(v.shape))
+    times = (*(1,) * (ndim - len(given)), *given)
     shape: Shape = (1,) * (ndim - len(v.shape)) + v.shape
-    wide = emit(Op.BROADCAST, v, shape=tuple(m for t, n in zip(times, shape) for m in (t, n)),
-                axes=tuple(2 * i + 1 for i in range(ndim - len(v.shape), ndim))) if any(t != 1 for t in times) else v  # fmt: skip
+    wide = v
+    if any(t != 1 for t in times):
+        places = tuple(2 * i + 1 for i in range(ndim - len(v.shape), ndim))
+        wide = emit(Op.BROADCAST, v, shape=tuple(m for t, n in zip(times, shape) for m in (t, n)), axes=places)
     return traced(reshaped(wide, tuple(t * n for t, n in zip(times, shape))))
 
 

@@ -67,7 +67,7 @@ def _unknown(name: str, kwargs: dict[str, Any]) -> ArgumentError:
     )
 
 
-# --- functions: NumPy's signatures on the left ----------------------------------------------------------------------------------
+# --- functions: NumPy's signatures on the left --------------------------------------------------------------------
 def _reduction(name: str) -> Callable[..., Any]:
     def call(a: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Any:
         options = {} if dtype is None else {"dtype": dtype}

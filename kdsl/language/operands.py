@@ -46,7 +46,7 @@ def traced(value: Value) -> Tracer:
     return Tracer(builder(), value)
 
 
-# --- one operand ----------------------------------------------------------------------------------------------------------
+# --- one operand --------------------------------------------------------------------------------------------------
 def known(x: Any) -> Known:
     """`x` as a Value, or as a Literal where it is a weak number."""
     if isinstance(x, Tracer):
@@ -125,7 +125,7 @@ def _short(x: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-# --- dtypes ---------------------------------------------------------------------------------------------------------------
+# --- dtypes -------------------------------------------------------------------------------------------------------
 _RANK = {"bool": 0, "signed": 1, "unsigned": 1, "floating": 2}
 
 
@@ -176,7 +176,7 @@ def wanted_dtype(spec: Any) -> DType:
     return dtype
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------------------------------------------
 def common_shape(shapes: Sequence[Shape], types: Sequence[Any], verb: str, sign: str = ",") -> Shape:
     """The shape that all broadcast to: axes line up from the right, and 1 repeats."""
     out: list[Extent] = [1] * max((len(s) for s in shapes), default=0)
@@ -227,7 +227,7 @@ def aligned(verb: str, *operands: Any, sign: str = ",", dtype: DType | None = No
     return [broadcast(cast(o, dtype), shape) if isinstance(o, Value) else fitted(o, dtype) for o in items], dtype
 
 
-# --- axes -----------------------------------------------------------------------------------------------------------------
+# --- axes ---------------------------------------------------------------------------------------------------------
 def one_axis(axis: Any, ndim: int, what: str = "the tensor") -> int:
     """A single axis counted from the start."""
     if isinstance(axis, (bool, Tracer)) or not isinstance(axis, (int, np.integer)):

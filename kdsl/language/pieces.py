@@ -33,7 +33,7 @@ def _tensors(arrays: Any, what: str) -> list[Value]:
     return [cast(i, dtype) if isinstance(i, Value) else value(i, dtype) for i in items]
 
 
-# --- joining and cutting ------------------------------------------------------------------------------------------------------
+# --- joining and cutting ------------------------------------------------------------------------------------------
 @public
 def concat(arrays: Any, /, *, axis: Any = 0) -> Tracer:
     """Tensors one after the other along an axis (None: all flattened). Example: `kd.concat([x, y], axis=-1)`.
@@ -63,7 +63,9 @@ def stack(arrays: Any, /, *, axis: int = 0) -> Tracer:
     values = _tensors(arrays, "stack")
     for v in values[1:]:
         if v.shape != values[0].shape:
-            raise ShapeError(f"cannot stack {values[0].type} and {v.type}: shapes must be equal", label=f"{values[0].type}, {v.type}")
+            raise ShapeError(
+                f"cannot stack {values[0].type} and {v.type}: shapes must be equal", label=f"{values[0].type}, {v.type}"
+            )
     along = one_axis(axis, len(values[0].shape) + 1, "the result")
     return concat([expand_dims(traced(v), along) for v in values], axis=along)
 
@@ -112,10 +114,13 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tracer, ...]:
     return tuple(traced(reshaped(sliced(v, along, i, 1), rest)) for i in range(n))
 
 
-# --- padding and windows ------------------------------------------------------------------------------------------------------
+# --- padding and windows ------------------------------------------------------------------------------------------
 @public
 def pad(x: Any, widths: Any, /, value: Any = 0) -> Tracer:
-    """x with `value` around it: widths is n, (before, after), or one such pair per axis. Example: `kd.pad(x, ((0, 0), (1, 2)))`."""
+    """x with `value` around it: widths is n, (before, after), or one such pair per axis.
+
+    Example: `kd.pad(x, ((0, 0), (1, 2)))`.
+    """
     v = _operand(x)
     low, high = _widths(widths, len(v.shape))
     number = known(value)

@@ -199,7 +199,9 @@ class Tracer:
         self._asked_for_value("int()", "x.astype(kd.i64) stays a tensor")
 
     def __index__(self) -> NoReturn:
-        self._asked_for_value("range, a list index or a size", "index tensors with kd.take, or pass the number as a static argument")
+        self._asked_for_value(
+            "range, a list index or a size", "index tensors with kd.take, or pass the number as a static argument"
+        )
 
     def __float__(self) -> NoReturn:
         self._asked_for_value("float() or the math module", "use kd's functions, kd.sqrt(x) for math.sqrt(x)")

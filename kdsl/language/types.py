@@ -96,7 +96,8 @@ def finfo(type: Any, /) -> FloatInfo:
     if not dtype.is_floating:
         raise DtypeError(f"finfo is of floating dtypes, not {dtype}")
     info = ml_dtypes.finfo(dtype.numpy)
-    return FloatInfo(dtype.bits, *(float(n) for n in (info.eps, info.max, info.min, info.smallest_normal)), dtype)
+    eps, high, low, normal = (float(n) for n in (info.eps, info.max, info.min, info.smallest_normal))
+    return FloatInfo(dtype.bits, eps, high, low, normal, dtype)
 
 
 def iinfo(type: Any, /) -> IntegerInfo:

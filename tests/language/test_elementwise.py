@@ -45,8 +45,8 @@ def _quiet():
 
 @pytest.mark.parametrize("name", UNARY)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_unary_means_numpys(name, dtype, rng=np.random.default_rng(0)):
-    x = np.concatenate([SPECIAL.astype(dtype), rng.standard_normal(50).astype(dtype)])
+def test_unary_means_numpys(name, dtype):
+    x = np.concatenate([SPECIAL.astype(dtype), np.random.default_rng(0).standard_normal(50).astype(dtype)])
     expected = np.asarray(UNARY[name](x.astype("f8")))
     got = run(PUBLIC[name], x)
     assert got.dtype == (expected.dtype if expected.dtype == bool else np.dtype(dtype))
@@ -149,7 +149,7 @@ def test_unsigned_64_and_signed_have_no_common_type():
         (lambda x: x & 1, DtypeError, "bits are of"),
         (lambda x: x.astype("i1") + 300, DtypeError, "300 does not fit i8"),
         (lambda x: x.astype("i4") ** -1, DtypeError, "not an integer"),
-        (lambda x: x + [1, 2, 3], ArgumentError, "not a tensor"),
+        (lambda x: [1, 2, 3] * x, ArgumentError, "not a tensor"),
         (lambda x: x + np.zeros(20000), ConstantError, "too large"),
         (lambda x: x + np.array(["a"]), DtypeError, "no tensors of"),
         (lambda x: x + np.zeros(4, "f4"), ShapeError, "last axes are 3 and 4"),

@@ -1,5 +1,7 @@
 """Indexing means NumPy's, or is refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,13 @@ from tests.language.running import run, trace
 X = np.arange(60, dtype="f4").reshape(3, 4, 5)
 I = np.array([[2, 0, -1], [1, 1, 0]])
 KEYS = [
-    0, -1, (1, -2), (0, 1, 2), slice(1, None), slice(None, None, -1), slice(5, 0, -2), slice(1, 100), slice(-2, None), slice(2, 1),
+    0, -1, (1, -2), (0, 1, 2), slice(1, None), slice(None, None, -1), slice(5, 0, -2), slice(1, 100), slice(-2, None),
+    slice(2, 1),
     (slice(None), slice(None, None, 2)), (Ellipsis, 0), (0, Ellipsis, slice(1, 3)), None, (None, 0, None), (Ellipsis, None),
     (slice(None), None, 1), Ellipsis, (), (slice(-1, None, -1), slice(3, None, -3)), np.int64(1),
-    I, [0, 2], (I,), (slice(None), I), (Ellipsis, I), (0, I), (I, 0), (slice(1, None), I, slice(None, None, -1)), (0, slice(None), I),
-    (I, slice(None), 0), (None, I), (I, None, 0), ([], ), (0, I, 1), (Ellipsis, I, None), np.array(2), (slice(None), np.array(-1)),
+    I, [0, 2], (I,), (slice(None), I), (Ellipsis, I), (0, I), (I, 0), (slice(1, None), I, slice(None, None, -1)),
+    (0, slice(None), I), (I, slice(None), 0), (None, I), (I, None, 0), ([],), (0, I, 1), (Ellipsis, I, None), np.array(2),
+    (slice(None), np.array(-1)),
 ]  # fmt: skip
 
 
@@ -80,6 +84,4 @@ def test_plain_slices_are_one_equation():
 def test_mistakes(body, kind, text):
     with pytest.raises(kind) as caught:
         trace(body, X)
-    import re
-
     assert re.search(text, str(caught.value))

@@ -75,7 +75,8 @@ def test_a_size_becomes_a_tensor_among_tensors():
         lambda x: kd.zeros((x.shape[0], 2)) + x[:, :2], lambda x: kd.arange(1, x.shape[0]), lambda x: kd.eye(x.shape[0]),
         lambda x: kd.arange(x.shape[0], 0, -1), lambda x: kd.arange(0, x.shape[0], 4), lambda x: kd.argmax(x, axis=0),
         lambda x: kd.stack([x, x], axis=1), lambda x: kd.broadcast_to(x[:, :1], (x.shape[0], 3)), lambda x: kd.argmax(x),
-        lambda x: kd.meshgrid(x[:, 0], x[0])[0], lambda x: kd.scatter_add(x, [0, 0], 1.0), lambda x: kd.tensordot(x, x, axes=([0], [0])),
+        lambda x: kd.meshgrid(x[:, 0], x[0])[0], lambda x: kd.scatter_add(x, [0, 0], 1.0),
+        lambda x: kd.tensordot(x, x, axes=([0], [0])),
     ],
 )  # fmt: skip
 def test_shapes_with_names_give_what_numbers_give(body):

@@ -1,12 +1,15 @@
 """What Python and NumPy may do with a tracer, and what they are told where they may not."""
 
 import math
+import re
+import types
 
 import numpy as np
 import pytest
 
+import kdsl.dtypes as dt
 from kdsl.errors import ArgumentError, ControlFlowError
-from kdsl.language import PUBLIC, NamedSize
+from kdsl.language import FUNCTIONS, PUBLIC, NamedSize
 from tests.language.running import run, trace
 
 X = np.linspace(-1, 1, 12, dtype="f4").reshape(3, 4)
@@ -46,7 +49,8 @@ def test_what_is_known_may_be_asked():
         q, r = divmod(x, 0.3)
         return round(x * 3) + abs(-x) + (+x) + q + r
 
-    np.testing.assert_allclose(run(body, X), np.round(X * 3) + np.abs(X) + X + np.floor(X / np.float32(0.3)) + X % np.float32(0.3), rtol=1e-5)
+    third = np.float32(0.3)
+    np.testing.assert_allclose(run(body, X), np.round(X * 3) + np.abs(X) + X + np.floor(X / third) + X % third, rtol=1e-5)
 
 
 NUMPYS = [
@@ -82,8 +86,8 @@ def test_numpys_functions_mean_the_same(n):
 
 @pytest.mark.parametrize(
     "body",
-    [lambda x: np.linalg.inv(x), lambda x: np.add.accumulate(x), lambda x: np.exp(x, out=np.zeros((3, 4))), lambda x: np.spacing(x),
-     lambda x: np.sum(x, out=np.zeros(())), lambda x: np.add(x, 1, where=x > 0)],
+    [lambda x: np.linalg.inv(x), lambda x: np.add.accumulate(x), lambda x: np.exp(x, out=np.zeros((3, 4))),
+     lambda x: np.spacing(x), lambda x: np.sum(x, out=np.zeros(())), lambda x: np.add(x, 1, where=x > 0)],
 )  # fmt: skip
 def test_what_numpy_has_and_kdsl_does_not_is_told(body):
     with pytest.raises(ArgumentError):
@@ -95,20 +99,21 @@ def test_a_tracer_that_left_its_kernel_is_refused():
     trace(lambda x: kept.append(x) or x, X)
     with pytest.raises(ArgumentError, match="belongs to another kernel"):
         trace(lambda x: x + kept[0], X)
-    with pytest.raises(ArgumentError, match="has ended|another kernel"):
+    with pytest.raises(ArgumentError, match="has ended"):
         PUBLIC["exp"](kept[0])
 
 
 ARRAY_API = """
-abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
-ceil clip copysign cos cosh divide equal exp expm1 floor floor_divide greater greater_equal hypot isfinite isinf isnan less less_equal
-log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor maximum minimum multiply negative nextafter not_equal
-positive pow reciprocal remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc
-max mean min prod std sum var all any count_nonzero argmax argmin searchsorted where
-matmul matrix_transpose tensordot vecdot
-broadcast_arrays broadcast_to concat expand_dims flip moveaxis permute_dims repeat reshape roll squeeze stack tile unstack
-arange empty empty_like eye full full_like linspace meshgrid ones ones_like tril triu zeros zeros_like
-astype broadcast_shapes can_cast finfo iinfo isdtype result_type take take_along_axis e inf nan newaxis pi
+abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
+bitwise_right_shift bitwise_xor ceil clip copysign cos cosh divide equal exp expm1 floor floor_divide greater
+greater_equal hypot isfinite isinf isnan less less_equal log log10 log1p log2 logaddexp logical_and
+logical_not logical_or logical_xor maximum minimum multiply negative nextafter not_equal positive pow
+reciprocal remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc max mean min prod std sum
+var all any count_nonzero argmax argmin searchsorted where matmul matrix_transpose tensordot vecdot
+broadcast_arrays broadcast_to concat expand_dims flip moveaxis permute_dims repeat reshape roll squeeze stack
+tile unstack arange empty empty_like eye full full_like linspace meshgrid ones ones_like tril triu zeros
+zeros_like astype broadcast_shapes can_cast finfo iinfo isdtype result_type take take_along_axis e inf nan
+newaxis pi
 """.split()
 BEYOND = "einsum erf sigmoid rsqrt logsumexp exp2 pad scatter_add sliding_window stop_gradient split".split()
 RANDOM = "key split fold_in bits uniform normal bernoulli randint".split()
@@ -123,6 +128,33 @@ def test_every_function_says_what_it_does_and_shows_it():
     for name, function in PUBLIC.items():
         if callable(function):
             assert function.__doc__ and "xample: `" in function.__doc__, name
+
+
+X4 = np.linspace(0.1, 0.9, 16, dtype="f4").reshape(4, 4)
+GIVEN = {  # what the names in examples stand for
+    **dict.fromkeys(("x", "y", "w", "logits"), X4), "mask": X4 > 0.5, "key": np.array([1, 2], "u4"), "edges": X4[0], "table": X4,
+    "ids": np.array([1, 3]), "i": np.array([1, 3]), "u": X4[:2], "qkv": X4[:3], "step": np.array(7),
+}  # fmt: skip
+CUBE = np.ones((4, 4, 4), "f4")
+OTHERS = {"meshgrid": X4[0], "squeeze": X4[:, :1], "permute_dims": CUBE, "broadcast_to": X4[0, :3], "einsum": CUBE}
+OF_INTEGERS = ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift")
+
+
+@pytest.mark.parametrize("name", [n for n, f in {**FUNCTIONS, **PUBLIC}.items() if callable(f)])
+def test_examples_run(name):
+    function = {**FUNCTIONS, **PUBLIC}[name]
+    example = re.search(r"xample: `(.*?)`", function.__doc__).group(1)
+    given = {**GIVEN, "x": (X4 * 10).astype("i4")} if name in OF_INTEGERS else GIVEN
+    if name in OTHERS:
+        given = {**GIVEN, "x": OTHERS[name], "y": OTHERS[name]}
+    used = [n for n in given if re.search(rf"(?<!\.)\b{n}\b(?!=)", example)]
+
+    def body(*tracers):
+        scope = {"kd": types.SimpleNamespace(**PUBLIC, **dt.BY_NAME), "np": np, **dict(zip(used, tracers))}
+        exec(example, scope) if " = " in example else eval(example, scope)
+        return 0
+
+    trace(body, *(given[n] for n in used))
 
 
 def test_questions_about_dtypes():
