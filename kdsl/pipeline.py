@@ -16,7 +16,7 @@ from typing import Any
 from kdsl.codegen.llvm.module import emit_module
 from kdsl.errors import InternalError, KdslError, TargetError
 from kdsl.ir.frame import Grouping
-from kdsl.ir.frame_printer import show_grouping
+from kdsl.ir.frame_printer import show_frames, show_grouping
 from kdsl.ir.loop_printer import show_loops
 from kdsl.ir.loop_verify import verify_loops
 from kdsl.ir.loops import Program
@@ -26,7 +26,7 @@ from kdsl.ir.tensor import Function, Value, attribute_key
 from kdsl.ir.verify import verify
 from kdsl.runtime import cache
 from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
-from kdsl.runtime.cpu import load, runs_here
+from kdsl.runtime.cpu import asm, load, runs_here
 from kdsl.schedule.program import schedule
 from kdsl.target import Target
 from kdsl.transforms.differentiate import vjp
@@ -131,6 +131,10 @@ class Compiled:
             raise TargetError(f"this machine cannot run code for {self.target.name}")
         return self.executable(tensors, out, sizes)
 
+    def assembly(self) -> str:
+        """The machine code as text."""
+        return asm(self.record["source"], self.target)
+
 
 def _executable(grouping: Grouping, loops: Program, library: Any) -> Executable:
     """The runtime knows no IR: say in its words what the program takes and gives."""
@@ -221,7 +225,12 @@ class Record(dict[str, Any]):
 
     def texts(self) -> dict[str, str]:
         """The stages as texts."""
-        return {stage: _text(program) for stage, program in self.items()}
+        out = {}
+        for stage, program in self.items():
+            out[stage] = _text(program)
+            if isinstance(program, Grouping):
+                out["lowered"] = show_frames(program)
+        return out
 
     def __enter__(self) -> Record:
         return self

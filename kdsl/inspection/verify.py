@@ -1,2 +1,137 @@
-class Report: ...
-def verify_kernel(kernel, args, kwargs): ...
+"""f.verify(*args): does every target that this machine can run give what the NumPy meaning gives, and are gradients right?
+
+In:  a kernel and the arguments of a call.  Out: Report, one Row each for numpy, cpu, emulator, cuda and gradient; a target that
+cannot run says why. The reference is the NumPy meaning in f64. Raises VerifyError at the first disagreement.
+Read before: ir/meaning.py, inspection/tolerance.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdsl.errors import VerifyError, hide_own_frames
+from kdsl.inspection.tolerance import bound_of, worst
+from kdsl.ir.meaning import evaluate
+from kdsl.ir.tensor import Function
+
+STEPS = (1e-4, 1e-6, 1e-3)  # of finite differences; one that meets no kink is enough
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `passed` is None where it could not be made; `note` says why, or how large the error was."""
+
+    name: str
+    passed: bool | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verify found, printed as a table."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    def __getitem__(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    def __str__(self) -> str:
+        words = {True: "agrees", False: "DISAGREES", None: "not run"}
+        return "\n".join([f"{self.label}:", *(f"  {row.name:<9} {words[row.passed]:<10} {row.note}" for row in self.rows)])
+
+
+def verify_kernel(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Report:
+    """All rows for one call of a Kernel."""
+    try:
+        return Report(kernel.label, tuple(_rows(kernel, tuple(args), kwargs)))
+    except Exception as error:
+        hide_own_frames(error)
+        raise
+
+
+def _rows(kernel: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Row]:
+    call = kernel.read(args, kwargs)
+    found = kernel.specialise(call, "cpu")
+    function: Function = found.traced.function
+    sizes = found.bind(call.tensors)
+    exact = evaluate(function, *call.tensors, sizes=sizes, exact=True)
+    plain = evaluate(function, *call.tensors, sizes=sizes)
+    return [
+        _compare("numpy", kernel.label, function, plain, exact),
+        _compare("cpu", kernel.label, function, found.run(call.tensors), exact),
+        Row("emulator", None, "kernels are not compiled for GPUs yet, so there is nothing to emulate"),
+        Row("cuda", None, "kernels are not compiled for GPUs yet"),
+        _gradient(kernel, call, function, sizes, args, kwargs),
+    ]
+
+
+def _compare(name: str, label: str, function: Function, results: Sequence[Any], exact: Sequence[Any]) -> Row:
+    largest = 0.0
+    for number, (have, want) in enumerate(zip(results, exact)):
+        bound = bound_of(function, want)
+        ratio, index = worst(have, want, bound)
+        if not ratio <= 1.0:
+            where = f"result{f' {number}' if len(exact) > 1 else ''}[{', '.join(map(str, index))}]"
+            raise VerifyError(
+                f"{label} disagrees with its NumPy meaning ({name})",
+                facts=f"{where} is {have[index]}, the reference is {want[index]}, the bound is {bound[index]:.3g}",
+            )
+        largest = max(largest, ratio)
+    return Row(name, True, f"largest error {largest:.2g} of the bound")
+
+
+def _gradient(
+    kernel: Any, call: Any, function: Function, sizes: Mapping[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Row:
+    """The derivative along one random direction, by kernel and by differences of the NumPy meaning in f64."""
+    positions = [i for i, leaf in enumerate(call.signature.leaves) if leaf.type.dtype.is_floating and leaf.positional is not None]
+    positions = [i for i in positions if call.signature.leaves[i].positional < call.signature.given]
+    floating = [i for i, r in enumerate(function.results) if r.dtype.is_floating]
+    if not positions or not floating:
+        return Row("gradient", None, "there is no floating argument, or no floating result")
+    if kernel.rule is not None:
+        return Row("gradient", None, "the kernel has a rule of its own, which may differ from the derivative on purpose")
+    random = np.random.default_rng(0)
+    base = [np.asarray(x, np.float64) if i in positions else x for i, x in enumerate(call.tensors)]
+    direction = {i: random.standard_normal(base[i].shape) for i in positions}
+    shapes = [evaluate(function, *call.tensors, sizes=sizes)[i].shape for i in floating]
+    cotangents = [random.standard_normal(s).astype(function.results[i].dtype.numpy) for i, s in zip(floating, shapes)]
+    flat = [g for _, g in _leaves(kernel.vjp(*args, *cotangents, **kwargs))]
+    terms = [float(np.sum(np.asarray(g, np.float64) * direction[i])) for i, g in zip(positions, flat)]
+    size = sum(float(np.sum(np.abs(np.asarray(g, np.float64) * direction[i]))) for i, g in zip(positions, flat))
+    eps = max(float(np.finfo(np.float32).eps), *(2.0 ** -_digits(function.results[i].dtype) for i in floating))
+    allowed = 1e-6 * size + 64 * eps * size + 1e-12
+    differences = []
+    for step in STEPS:
+        sides = []
+        for sign in (1, -1):
+            moved = [x + sign * step * direction[i] if i in direction else x for i, x in enumerate(base)]
+            results = evaluate(function, *moved, sizes=sizes, exact=True, rounded=False)
+            sides.append(sum(float(np.sum(results[i] * c.astype(np.float64))) for i, c in zip(floating, cotangents)))
+        differences.append((sides[0] - sides[1]) / (2 * step))
+    error = min(abs(sum(terms) - d) for d in differences)
+    if not (error <= allowed + 1e-5 * abs(sum(terms))) and not np.isnan(sum(differences)):
+        raise VerifyError(
+            f"{kernel.label}.vjp disagrees with finite differences (gradient)",
+            facts=f"along one direction it gives {sum(terms):.8g}, differences give {differences[0]:.8g}, the bound is {allowed:.3g}",
+        )
+    return Row("gradient", True, f"error {error:.2g} along a random direction, bound {allowed:.2g}")
+
+
+def _digits(dtype: Any) -> int:
+    return {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}[dtype.name]
+
+
+def _leaves(value: Any) -> list[tuple[str, Any]]:
+    if value is None:
+        return []
+    if isinstance(value, (tuple, list)):
+        return [leaf for v in value for leaf in _leaves(v)]
+    if isinstance(value, dict):
+        return [leaf for v in value.values() for leaf in _leaves(v)]
+    return [("", value)]

@@ -354,11 +354,12 @@ def _lone_name(extent: Extent) -> str | None:
 
 
 def evaluate(
-    function: Function, *arrays: Any, sizes: Mapping[str, int] | None = None, exact: bool = False
+    function: Function, *arrays: Any, sizes: Mapping[str, int] | None = None, exact: bool = False, rounded: bool = True
 ) -> tuple[Array, ...]:
     """The results of `function` for these arguments, new arrays of the results' dtypes.
 
-    Named sizes are read off the arguments' shapes; `sizes` gives those that no shape tells.
+    Named sizes are read off the arguments' shapes; `sizes` gives those that no shape tells. With `rounded=False` the results
+    stay as wide as they were computed.
     Raises OutOfRangeError for an index outside its axis, ValueError for a shape that does not fit.
     """
     given = [np.asarray(x) for x in arrays]
@@ -367,6 +368,8 @@ def evaluate(
         p: x.astype(context.working(p.dtype)) for p, x in zip(function.parameters, given, strict=True)
     }
     results = _run(context, function, environment)
+    if not rounded:
+        return results
     with np.errstate(all="ignore"):
         return tuple(
             np.array(x.astype(r.dtype.numpy), order="C")

@@ -1,0 +1,139 @@
+"""Which kernels a program became, why not fewer, and what they cost on this machine: as data and in words.
+
+In:  a Grouping and the Program that was scheduled from it.  Out: Explanation.
+Kernels are counted as they are launched: "kernel" by itself, "packing" for copies that feed a contraction, "finisher" for the
+last step of sums that several blocks computed. Read before: ir/frame.py, ir/loops.py. Read next: inspection/roofline.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdsl.inspection.roofline import show_count, verdict
+from kdsl.ir import loops as ir
+from kdsl.ir.frame import Grouping
+from kdsl.ir.sizes import Extent
+from kdsl.target import Target
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """One launch. `reads` and `writes`: buffers as "name: type"; `stored`: the intermediate results among the writes."""
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    bytes: Extent
+    operations: Extent
+    stored_intermediates: tuple[str, ...]
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    verdict: str
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found; its text is what it prints."""
+
+    label: str
+    kernels: tuple[KernelFacts, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def stored_intermediates(self) -> tuple[str, ...]:
+        """Everything that goes through memory from one kernel to another."""
+        return tuple(s for k in self.kernels for s in k.stored_intermediates)
+
+    def __str__(self) -> str:
+        counts = {kind: sum(k.kind == kind for k in self.kernels) for kind in ("kernel", "packing", "finisher")}
+        head = ", ".join(f"{n} {_plural(kind, n)}" for kind, n in counts.items() if n) or "no kernels"
+        lines = [f"{self.label}: {head}"]
+        part = ""
+        for k in self.kernels:
+            if k.part != part:
+                part = k.part
+                lines.append(f"{part}:")
+            lines.append(f"  {k.kind} {k.name}: {show_count(k.bytes)}bytes, {show_count(k.operations)}operations")
+            lines.append(f"    reads {', '.join(k.reads) or 'nothing'}")
+            lines.append(f"    writes {', '.join(k.writes) or 'nothing'}")
+            lines += [f"    {note}" for note in k.notes]
+            lines.append(f"    {k.verdict}")
+        if self.reasons:
+            lines.append("  why there are not fewer kernels:")
+            lines += [f"    {reason}" for reason in self.reasons]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<explanation of {self.label}: {len(self.kernels)} {_plural('kernel', len(self.kernels))}>"
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 or word == "packing" else f"{word}s"
+
+
+def explain(label: str, parts: Sequence[tuple[str, Grouping, ir.Program, Target]]) -> Explanation:
+    """The explanation of one program, or of the two of a pullback."""
+    kernels: list[KernelFacts] = []
+    reasons: list[str] = []
+    for name, grouping, program, target in parts:
+        mine = [f"{r.first} and {r.second}: {r.reason}" for r in grouping.refusals]
+        reasons += [r for r in mine if r not in reasons]
+        for kernel in program.kernels:
+            own = tuple(f"{r.first} and {r.second}: {r.reason}" for r in grouping.refusals if kernel.name in (r.first, r.second))
+            kernels.append(_facts(kernel, own, target, name if len(parts) > 1 else ""))
+    return Explanation(label, tuple(kernels), tuple(reasons) if len(kernels) > 1 else ())
+
+
+def _facts(kernel: ir.Kernel, reasons: tuple[str, ...], target: Target, part: str) -> KernelFacts:
+    written, read = accesses(kernel)
+    return KernelFacts(
+        kernel.name,
+        kernel.kind,
+        tuple(_show(b) for b in kernel.buffers if b in read and b not in written),
+        tuple(_show(b) for b in kernel.buffers if b in written),
+        kernel.bytes,
+        kernel.operations,
+        tuple(_show(b) for b in kernel.buffers if b in written and b.role == "temporary"),
+        reasons,
+        kernel.notes,
+        verdict(kernel.bytes, kernel.operations, target),
+        part,
+    )
+
+
+def _show(b: ir.Buffer) -> str:
+    return f"{b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]"
+
+
+def accesses(kernel: ir.Kernel) -> tuple[set[ir.Buffer], set[ir.Buffer]]:
+    """The buffers that a kernel writes, and those that it reads."""
+    written: set[ir.Buffer] = set()
+    read: set[ir.Buffer] = set()
+    seen: set[int] = set()
+
+    def look(tile: ir.Tile) -> None:
+        if id(tile) in seen:
+            return
+        seen.add(id(tile))
+        if isinstance(tile, (ir.Load, ir.Gather)):
+            _add(read, tile.view.memory if isinstance(tile, ir.Load) else tile.memory)
+        for child in ir.children(tile):
+            look(child)
+
+    for statement in ir.walk(kernel.body):
+        for tile in ir.tiles_of(statement):
+            look(tile)
+        if isinstance(statement, ir.Store):
+            _add(written, statement.view.memory)
+        elif isinstance(statement, ir.Copy):
+            _add(read, statement.view.memory)
+    return written, read
+
+
+def _add(to: set[ir.Buffer], memory: ir.Memory) -> None:
+    root = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+    if isinstance(root, ir.Buffer):
+        to.add(root)
