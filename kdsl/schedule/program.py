@@ -8,10 +8,11 @@ Read before: ir/frame.py. Read next: rows.py, dots.py, scatter.py.
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Grouping, RowPlan
+from kdsl.ir.frame import DotPlan, Grouping, RowPlan
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, names_in
 from kdsl.ir.tensor import Shape, Value
+from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
 from kdsl.target import Target
 
@@ -23,10 +24,14 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
     for plan in grouping.plans:
         if isinstance(plan, RowPlan):
             kernels += schedule_rows(plan, buffers.memory, target)
+        elif isinstance(plan, DotPlan):
+            kernels += schedule_dots(plan, buffers.memory, target)
         else:
             raise NotImplementedError(type(plan).__name__)
-    used = {b for k in kernels for b in k.buffers}
-    kept = tuple(b for b in buffers.all if b.role in ("argument", "result") or b in used)
+    used = dict.fromkeys(b for k in kernels for b in k.buffers)
+    own = set(buffers.all)
+    packed = tuple(b for b in used if b not in own)  # memory that a schedule made for itself
+    kept = tuple(b for b in buffers.all if b.role in ("argument", "result") or b in used) + packed
     sizes = sorted({n for k in kernels for n in k.sizes} | {n for b in kept for x in (*b.shape, *b.strides) for n in names_in(x)})
     return ir.Program(grouping.function.name, kept, tuple(kernels), tuple(sizes), tuple(buffers.constants))
 

@@ -149,7 +149,7 @@ class _Rows:
                 start = size(index) * per
                 even = isinstance(n, int) and n % per == 0
                 rest.append((x, start, start + per if even else minimum(start + per, n)))
-            count *= -(-n // per) if isinstance(n, int) else MOST_BLOCKS
+            count *= max(1, -(-n // per)) if isinstance(n, int) else MOST_BLOCKS
         return loops, rest
 
     def per_block(self, n: Extent, work: Extent, count: int) -> int:
@@ -507,7 +507,7 @@ class _Rows:
             width = self.width = min(width, max(1, n))
         count = 1
         for loop in loops:
-            count *= loop.hi if isinstance(loop.hi, int) else MOST_BLOCKS
+            count *= max(1, loop.hi) if isinstance(loop.hi, int) else MOST_BLOCKS
         work: Extent = width
         if self.along == 0:
             for x in self.p.line:

@@ -302,15 +302,24 @@ def joined_memory(memory: Memory, at: Position) -> tuple[Memory, list[Entry]]:
     assert not isinstance(memory, ir.Near)
     shape: list[Extent] = []
     strides: list[Extent] = []
+    entries: list[Entry] = []
     n: Extent = 1
+    waiting = False
     for extent, stride, entry in zip(memory.shape, memory.strides, at, strict=True):
-        n = n * extent
+        if extent == 1 and waiting:  # an axis of extent 1 between two that are walked as one
+            if entry is not None and entry != 0:
+                shape.append(1)
+                strides.append(stride)
+                entries.append(entry)
+            continue
+        n, waiting = n * extent, entry is None
         if entry is not None:
             shape.append(n)
             strides.append(stride)
+            entries.append(entry)
             n = 1
     buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-    return ir.Reshaped(buffer, tuple(shape), tuple(strides)), [x for x in at if x is not None]
+    return ir.Reshaped(buffer, tuple(shape), tuple(strides)), entries
 
 
 def shifted(entry: Entry, by: Extent, scale: Extent, tiles: Tiles, loose: bool) -> Entry:

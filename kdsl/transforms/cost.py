@@ -16,6 +16,7 @@ NEAR_BYTES = 256 * 1024  # of row memory that stay near the core
 LAUNCH = 2.0  # microseconds for one kernel more
 BYTES_PER_MICROSECOND = 12_000.0  # main memory, one core
 FLOPS_PER_MICROSECOND = 8_000.0  # elementary operations, one core, in vectors
+DOT_RATE = 0.1  # a multiplication or addition of a contraction takes this much of an elementary operation's time
 TYPICAL = 64  # what a named size is taken to be where only an estimate is wanted
 
 _DEAR = {

@@ -12,6 +12,8 @@ from kdsl.ir.frame import Plan
 from kdsl.ir.ops import Op
 from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target
+from kdsl.transforms.cost import DOT_RATE, work_of
+from kdsl.transforms.plan_dots import plan_dots
 from kdsl.transforms.plan_rows import plan_rows
 
 
@@ -19,4 +21,8 @@ def plan(
     equations: Sequence[Equation], outputs: Sequence[Value], name: str, contiguous: Callable[[Value], bool], target: Target
 ) -> Plan:
     """The plan of one kernel."""
+    if any(e.op is Op.DOT for e in equations):
+        found = plan_dots(equations, outputs, name, contiguous, target)
+        found.work = sum(work_of(e) * (DOT_RATE if e.op is Op.DOT else 1.0) for e in equations)
+        return found
     return plan_rows(equations, outputs, name, contiguous)

@@ -47,7 +47,7 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
     taken: set[Value] = set()
     for v in function.results:
         base = root(v)
-        if v not in made or v in taken or (base is not v and (base in taken or base not in made)):
+        if v in taken or base in taken or base not in made or made[base].op is Op.CONSTANT:
             v = base = emit(Op.BARRIER, v)
         taken |= {v, base}
         results.append(v)
