@@ -233,7 +233,7 @@ class Pullback(Looking):
             forward, halves = self._forward_half(call, traced)
             flat = forward.run(call.tensors)
             count = len(traced.function.results)
-            kept = [call.tensors[i] for i in halves.needed] + flat[count:]
+            kept = [call.tensors[i] for i in halves.split.needed] + flat[count:]
             return forward.structured(flat[:count]), Pulled(self, call, traced, halves, kept)
         except Exception as error:
             hide_own_frames(error)
@@ -245,7 +245,7 @@ class Pullback(Looking):
         if found is None or found[0].traced is not traced:
             tree, wanted = gradient_tree(call)
             halves = pipeline.halves(traced.function, wanted)
-            compiled = pipeline.compile_half(halves.forward, call.signature.strides, target_named(key[2]), halves.record)
+            compiled = pipeline.compile_half(halves.split.forward, call.signature.strides, target_named(key[2]), halves.record)
             found = self._forward[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap), halves
         return found
 
@@ -256,10 +256,10 @@ class Pullback(Looking):
         if found is None or found.traced is not pulled.traced:
             halves = pulled.halves
             tree, _ = gradient_tree(pulled.call)
-            own = tuple(pulled.call.signature.leaves[i].strides for i in halves.needed)
-            residuals = len(halves.backward.parameters) - len(own) - len(cotangents.tensors)
+            own = tuple(pulled.call.signature.leaves[i].strides for i in halves.split.needed)
+            residuals = len(halves.split.backward.parameters) - len(own) - len(cotangents.tensors)
             strides = (*own, *(None,) * residuals, *cotangents.strides)
-            compiled = pipeline.compile_half(halves.backward, strides, target_named(key[2]), halves.record)
+            compiled = pipeline.compile_half(halves.split.backward, strides, target_named(key[2]), halves.record)
             found = self._backward[key] = Specialisation(compiled, pulled.traced, tree, (), pulled.call.wrap)
         return found
 

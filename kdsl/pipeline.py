@@ -30,7 +30,10 @@ from kdsl.runtime.cpu import asm, load, runs_here
 from kdsl.schedule.program import schedule
 from kdsl.target import Target
 from kdsl.transforms.differentiate import vjp
+from kdsl.transforms.expand import expand
+from kdsl.transforms.group import group
 from kdsl.transforms.prune import prune
+from kdsl.transforms.residuals import Split, split_forward_backward
 from kdsl.transforms.simplify import simplify
 
 Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides in elements
@@ -60,7 +63,7 @@ def compile_half(half: Function, strides: Strides, target: Target, record: Recor
     """One half of a pullback, as `halves` cut it."""
     record = record.copy(half.name)
     with record:
-        program = record("halved", half)
+        program = record("derived", half)
         return _machine_code(program, strides, target, record)
 
 
@@ -73,20 +76,11 @@ def _machine_code(program: Function, strides: Strides, target: Target, record: R
             record.update((stage, output) for stage, output in known.record.items() if stage not in record)
             return replace(known, record=record)
         given = {p: s for p, s in zip(program.parameters, strides) if s is not None}
-        try:
-            from kdsl.transforms.group import group
-            try:
-                from kdsl.transforms.expand import expand
-            except ImportError:
-                expand = lambda f: f  # noqa: E731
-            expanded = record("expanded", expand(program))
-            grouping = record("grouped", replace(group(expanded, target), strides=given))
-            loops = record("scheduled", schedule(grouping, target))
-            text = record("source", emit_module(loops, target))
-            executable = _executable(grouping, loops, load(text, target)) if runs_here(target) else None
-        except Exception as error:
-            executable = _Meaning(program)
-            record["failed"] = repr(error)
+        expanded = record("expanded", expand(program))
+        grouping = record("grouped", replace(group(expanded, target), strides=given))
+        loops = record("scheduled", schedule(grouping, target))
+        text = record("source", emit_module(loops, target))
+        executable = _executable(grouping, loops, load(text, target)) if runs_here(target) else None
         return _programs.setdefault(key, Compiled(program, record, target, executable))
 
 
@@ -98,21 +92,6 @@ def _gradients(program: Function, wanted: Sequence[int]) -> Function:
 def derivative(function: Function, wanted: Sequence[int]) -> Function:
     """The gradients of a kernel inside another one: a program to be inlined there."""
     return _gradients(simplify(function), wanted)
-
-
-class _Meaning:
-    def __init__(self, program):
-        self.program = program
-
-    def __call__(self, tensors, out, sizes):
-        import numpy as np
-
-        from kdsl.ir.meaning import evaluate as run
-
-        results = [np.array(r, copy=True, order="C") for r in run(self.program, *tensors, sizes=sizes)]
-        for target, result in zip(out or (), results):
-            target[...] = result
-        return results
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------------
@@ -182,11 +161,9 @@ def program_key(function: Function) -> Any:
 # --- the two halves of a pullback ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """A program cut in two. The backward takes parameters number `needed`, the residuals, then the cotangents."""
+    """A program cut in two (transforms/residuals.py), and the stages up to the cut."""
 
-    forward: Function
-    backward: Function
-    needed: tuple[int, ...]
+    split: Split
     record: Record
 
 
@@ -196,11 +173,7 @@ def halves(function: Function, wanted: Sequence[int]) -> Halves:
     with record:
         program = record("traced", function)
         program = record("simplified", simplify(program))
-        from kdsl.transforms.residuals import split_forward_backward
-
-        forward, backward, needed = split_forward_backward(program)
-        backward = prune(replace(backward, results=tuple(backward.results[i] for i in wanted)))
-        return Halves(forward, backward, needed, record)
+        return Halves(split_forward_backward(program, wanted), record)
 
 
 # --- the record ---------------------------------------------------------------------------------------------------------------
