@@ -74,6 +74,10 @@ class Kernel(Looking):
             if result is not NotImplemented:
                 return result
         try:
+            if kwargs.keys() == {"out"} and "out" not in self.reader.parameters and self._traces.unchanged():
+                result = self._fast.into(kwargs["out"], args)
+                if result is not NotImplemented:
+                    return result
             out = kwargs.pop("out") if "out" in kwargs and "out" not in self.reader.parameters else None
             call = self.read(args, kwargs)
             if has_tracers(call):

@@ -22,8 +22,8 @@ from kdsl.runtime.buffers import empty
 from kdsl.runtime.cpu import Library
 from kdsl.runtime.fast import FastCall, Tensor
 from kdsl.runtime.native import native
+from kdsl.runtime.out import are_small, check_out, copy_into
 
-COPIED_BYTES = 1 << 18  # smaller results of `out=` are computed in new memory and copied: that is quicker than the long way
 MOST_RECORDS = 16
 
 Array = np.ndarray[Any, Any]
@@ -98,10 +98,10 @@ class Executable:
         """Run. `arrays` have the specs' dtypes and shapes (the caller has checked); everything else about them is free."""
         if out is not None and len(out) != len(self.visible):
             raise ResultError(f"out= has {len(out)} arrays, the kernel has {len(self.visible)} results", location=False)
-        if out is None or sum(getattr(x, "nbytes", 0) for x in out) <= COPIED_BYTES:
+        if out is None or are_small(out):
             short = self._short(arrays, sizes)
             if short is not None:
-                return short if out is None else _copied(short, out)
+                return short if out is None else copy_into(out, short)
         inputs = [self._readable(x, spec) for x, spec in zip(arrays, self.arguments, strict=True)]
         values = self.size_values(inputs, sizes or {})
         words = (ctypes.c_int64 * max(1, len(self.sizes)))(*(values[name] for name in self.sizes))
@@ -168,7 +168,7 @@ class Executable:
         results: list[Array | None] = [None] * len(shapes)
         if out is not None:
             for position, (target, i) in enumerate(zip(out, self.visible)):
-                _check_out(target, shapes[i], self.results[i].dtype.numpy, position)
+                check_out(target, shapes[i], self.results[i].dtype.numpy, position)
                 others = [*inputs, *(x for k, x in enumerate(out) if k != position)]
                 usable = target.flags.c_contiguous and target.flags.aligned and target.dtype.isnative
                 if usable and not any(np.may_share_memory(target, x) for x in others):
@@ -196,28 +196,6 @@ class Executable:
                 if least <= largest and not -n <= index < n:  # least > largest: no index at all
                     message = f"index {index} is out of range for an axis of size {n}"
                     raise OutOfRangeError(message, location=check.location or False)
-
-
-def _copied(results: Sequence[Array], out: Sequence[Any]) -> list[Array]:
-    for position, (target, result) in enumerate(zip(out, results)):
-        _check_out(target, result.shape, result.dtype, position)
-    for target, result in zip(out, results):
-        np.copyto(target, result)
-    return list(out)
-
-
-def _check_out(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: int) -> None:
-    where = f"out[{position}]"
-    if not isinstance(target, np.ndarray):
-        raise ResultError(f"{where} is a {type(target).__name__}, not an array", location=False)
-    if target.shape != shape:
-        raise ResultError(f"{where} has shape {target.shape}, the result has {shape}", location=False)
-    if target.dtype.newbyteorder("=") != dtype:
-        raise ResultError(f"{where} has dtype {target.dtype}, the result has {dtype}", location=False)
-    if not target.flags.writeable:
-        raise ResultError(f"{where} is read-only", location=False)
-    if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape)):
-        raise ResultError(f"{where} uses one element of memory several times", location=False)
 
 
 def _with_strides(array: Array, spec: ArgumentSpec) -> Array:

@@ -23,6 +23,7 @@ import numpy as np
 from kdsl.runtime.buffers import handler, numpy_function
 from kdsl.runtime.fast_text import ARRAY, DOUBLE, FLAGS, FLOAT, NAMED_STRIDE, OWNER, SAME
 from kdsl.runtime.native import native
+from kdsl.runtime.out import are_small, copy_into
 
 if TYPE_CHECKING:
     from kdsl.runtime.call import ArgumentSpec, Executable
@@ -82,6 +83,18 @@ class FastCall:
         self._kept.append((words, kept))
         self._head[0] = words.ctypes.data
         return True
+
+    def into(self, out: Any, arguments: Sequence[Any]) -> Any:
+        """`call` with `out=` an array, or a tuple or list of arrays; `out` itself, or NotImplemented."""
+        places = (out,) if type(out) is np.ndarray else out
+        if type(places) not in (tuple, list) or not are_small(places):
+            return NotImplemented
+        results = self.call(*arguments)
+        flat = (results,) if type(results) is np.ndarray else results
+        if type(flat) is not tuple or len(flat) != len(places) or not all(type(x) is np.ndarray for x in (*flat, *places)):
+            return NotImplemented
+        copy_into(places, flat)
+        return out
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -252,3 +252,13 @@ def test_indices_out_of_range(index):
             run([x])
     else:
         assert fast.call(x) == () and run([x]) == []
+
+
+def test_short_way_with_out(fast):
+    x = data(64)
+    expected, out = doubled(x, 4), np.empty((64, 2), "f4")[:, 1]
+    assert fast.into(out, [x]) is out and np.array_equal(out, expected)
+    assert fast.into(x, [x]) is x and np.array_equal(x, expected)
+    assert fast.into([out, out], [x]) is NotImplemented and fast.into({"a": out}, [x]) is NotImplemented
+    with pytest.raises(ResultError, match="shape"):
+        fast.into(np.empty(63, "f4"), [x])
