@@ -15,8 +15,6 @@ def cast(w: Writer, v: Value, source: DType, target: DType) -> Value:
     if target.name in ("f16", "bf16"):
         if source.name == target.name:
             return v
-        if source.name == "f64" and target.name == "f16":
-            return w.convert("fpext", w.convert("fptrunc", v, "half"), "float")
         if source.name == "f64":
             return round_to(w, narrow_to_odd(w, v), target.name)
         return round_to(w, cast(w, v, source, target.compute), target.name)
@@ -40,7 +38,7 @@ def cast(w: Writer, v: Value, source: DType, target: DType) -> Value:
 
 
 def narrow_to_odd(w: Writer, v: Value) -> Value:
-    """f64 as f32, rounded to odd: rounding that once more to bf16 is then the same as rounding once."""
+    """f64 as f32, rounded to odd: rounding that once more to f16 or bf16 is then the same as rounding once."""
     f = w.convert("fptrunc", v, "float")
     back = w.convert("fpext", f, "double")
     bits = w.convert("bitcast", f, "i32")
@@ -80,11 +78,8 @@ def bf16_bits(w: Writer, v: Value) -> Value:
 
 
 def bitcast(w: Writer, v: Value, source: DType, target: DType) -> Value:
-    """The same bits as another dtype of the same width."""
-    if source.name in ("f16", "bf16"):
-        v = memory_bits(w, v, source)
-    if target.name in ("f16", "bf16"):
-        return from_bits(w, v, target)
+    """The same bits as another dtype of the same width. f16 and bf16 have no bits in registers: their memory is read as u16."""
+    assert source.bits == target.bits and "f16" not in source.name + target.name, f"bitcast from {source} to {target}"
     return w.convert("bitcast", v, TYPES[target.name])
 
 

@@ -136,7 +136,8 @@ class Folds(Tiles):
             pointer = self.step(base, type, [offset])
             if mask is not None:
                 pointer = self.select(mask, pointer, Value("@zeros", "ptr"))
-            v = self.from_memory(self.read(f"load {type}, ptr {pointer.text}, align {dtype.bytes}", (pointer,), type, 1, shared), dtype)
+            line = f"load {type}, ptr {pointer.text}, align {dtype.bytes}"
+            v = self.from_memory(self.read(line, (pointer,), type, 1, shared), dtype)
             return v if mask is None else self.select(mask, v, fill)
         offset = self.splat(offset, width)
         pointers = self.pure(f"getelementptr {type}, ptr {base.text}, {offset.full} {offset.text}", (base, offset), "ptr", width)

@@ -81,7 +81,7 @@ def other_base(w: Writer, x: Value, unit: tuple[float, float], two: tuple[float,
     part = w.fma(large, w.literal(unit[1], x.type), w.binary("fmul", small, t))
     part = w.fma(e, w.literal(two[1], x.type), part)
     product = w.binary("fmul", large, t)
-    lost = w.fma(large, t, w.pure(f"fneg {product.full} {product.text}", (product,), product.type, product.width))
+    lost = w.fma(large, t, w.negative(product))
     part = w.binary("fadd", part, lost)
     whole = w.binary("fmul", e, w.literal(two[0], x.type))
     sum_ = w.binary("fadd", whole, product)  # e dominates or is 0
@@ -124,11 +124,7 @@ def two_sum(w: Writer, a: Value, b: Value) -> tuple[Value, Value]:
 
 def two_product(w: Writer, a: Value, b: Value) -> tuple[Value, Value]:
     p = w.binary("fmul", a, b)
-    return p, w.fma(a, b, negative(w, p))
-
-
-def negative(w: Writer, v: Value) -> Value:
-    return w.pure(f"fneg {v.full} {v.text}", (v,), v.type, v.width)
+    return p, w.fma(a, b, w.negative(p))
 
 
 def long_log(w: Writer, x: Value) -> tuple[Value, Value]:
@@ -137,8 +133,8 @@ def long_log(w: Writer, x: Value) -> tuple[Value, Value]:
     d = w.binary("fadd", f, w.literal(2.0, x.type))
     d_lost = w.binary("fadd", w.binary("fsub", w.literal(2.0, x.type), d), f)
     s = w.binary("fdiv", f, d)
-    s_lost = w.fma(negative(w, s), d, f)
-    s_lost = w.binary("fdiv", w.fma(negative(w, s), d_lost, s_lost), d)
+    s_lost = w.fma(w.negative(s), d, f)
+    s_lost = w.binary("fdiv", w.fma(w.negative(s), d_lost, s_lost), d)
     z, z_lost = two_product(w, s, s)
     z_lost = w.fma(w.binary("fadd", s, s), s_lost, z_lost)
     # s * (2 + z * (2/3 + z * tail)), the first two terms in two parts

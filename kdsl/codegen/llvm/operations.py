@@ -111,7 +111,7 @@ FLOATING: dict[str, Rule] = {
     **{op: (lambda w, x, text=text: w.binary(text, *x)) for op, text in ARITHMETIC.items()},
     **{op: (lambda w, x, name=name: w.intrinsic(name, x)) for op, name in ROUNDING.items()},
     **{op: (lambda w, x, p=p: w.compare(f"fcmp {p[0]}", *x)) for op, p in COMPARE.items()},
-    "neg": lambda w, x: w.pure(f"fneg {x[0].full} {x[0].text}", x, x[0].type, x[0].width),
+    "neg": lambda w, x: w.negative(x[0]),
     "abs": lambda w, x: w.intrinsic("fabs", x),
     "sqrt": lambda w, x: w.intrinsic("sqrt", x),
     "copysign": lambda w, x: w.intrinsic("copysign", x),

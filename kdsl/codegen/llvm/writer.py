@@ -207,6 +207,9 @@ class Writer:
         c, a, b = self.level((c, a, b))
         return self.pure(f"select {c.full} {c.text}, {a.full} {a.text}, {b.full} {b.text}", (c, a, b), a.type, a.width)
 
+    def negative(self, v: Value) -> Value:
+        return self.pure(f"fneg {v.full} {v.text}", (v,), v.type, v.width)
+
     def convert(self, word: str, v: Value, type: str) -> Value:
         """zext, sext, trunc, bitcast, fpext, fptrunc, sitofp …"""
         if v.type == type:

@@ -46,7 +46,7 @@ def run(program, *arrays, sizes=None, level="x86-64-v3"):
     return tuple(memory[b] for b in sorted((b for b in program.buffers if b.role == "result"), key=lambda b: b.number))
 
 
-def elementwise(op, operands, result, n, tile=64, extra=()):
+def elementwise(op, operands, result, n, tile=16, extra=()):
     """A program of one Map over 1-d arguments of the given dtypes, `n` long."""
     buffers = [ir.Buffer(f"x{i}", d, (n,), (1,), "argument", i) for i, d in enumerate(operands)]
     y = ir.Buffer("y", result, (n,), (1,), "result", 0)
