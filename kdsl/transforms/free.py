@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, SOURCES, Op
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.transforms.cost import HEAVY, cost_of
+from kdsl.transforms.virtual import virtual_equations
 
 _SOURCES = SOURCES - {Op.RANDOM_BITS}
 
@@ -36,6 +37,7 @@ class FreeValues:
         self.kept_results = set(results)
         self.free: dict[Equation, bool] = {}
         self.masks: set[Equation] = set()
+        self.virtual = virtual_equations(function, results)
         for e in function.equations:
             self.free[e] = self._is_free(e)
         self._index()
@@ -43,6 +45,8 @@ class FreeValues:
     def _is_free(self, e: Equation) -> bool:
         if e.result in self.kept_results:
             return False
+        if e in self.virtual:
+            return True
         if e.op in MOVEMENT or e.op in _SOURCES or e.op is Op.STOP_GRADIENT:
             if all(v in self.made and self.made[v] in self.masks for v in e.values) and e.op in _SOURCES | MOVEMENT:
                 self.masks.add(e)

@@ -21,6 +21,7 @@ from kdsl.transforms.cost import bytes_of, time_of
 from kdsl.transforms.free import FreeValues
 from kdsl.transforms.plan import plan
 from kdsl.transforms.prepare import prepare
+from kdsl.transforms.repeat import repeat_sources
 
 FINISHER_ELEMENTS = 1024  # with so little work beside its sums a kernel still is a finisher
 SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
@@ -39,7 +40,7 @@ class Group:
 
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
     """The kernels of a program, in launch order."""
-    ready = prepare(function, strides or {})
+    ready = prepare(repeat_sources(function), strides or {})
     work = _Grouper(ready.function, ready.results, target, strides or {})
     work.grow()
     plans = work.finish()

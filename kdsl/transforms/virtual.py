@@ -1,0 +1,71 @@
+"""Virtual values: products that no kernel stores, because every kernel that wants them computes them again.
+
+In:  a prepared Function.  Out: the equations that are virtual: scores, and what is computed from them element by element.
+
+    s = q @ k.mT        [batch, rows, line] is larger than q and k, and k of one batch entry stays near the core:
+    p = exp(s - max)    so s and p are computed again by the maximum, by the sum, by p @ v, and by each gradient
+
+A product qualifies if its result is larger than both operands, if each operand's part of one batch entry fits near memory,
+and if it has batch letters or is folded by a maximum (a plain product of two matrices is better stored). What it costs is
+one more product per kernel that cannot be merged; what it saves is writing and reading rows x line elements.
+Read before: transforms/free.py. Read next: transforms/group.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, SOURCES, Op
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Function, Value
+from kdsl.transforms.cost import NEAR_BYTES, estimate
+
+
+def virtual_equations(function: Function, results: Iterable[Value]) -> set[Equation]:
+    """The equations that every reader repeats."""
+    kept = set(results)
+    made = {e.result: e for e in function.equations}
+    folded = _folded(function, made)
+    out: set[Equation] = set()
+    for e in function.equations:
+        if e.result in kept:
+            continue
+        if e.op is Op.DOT:
+            if _qualifies(e, folded) and not any(made.get(v) in out for v in e.values):
+                out.add(e)
+        elif e.op in ELEMENTWISE and any(_behind(v, made, out) for v in e.values):
+            out.add(e)
+    return out
+
+
+def _behind(v: Value, made: dict[Value, Equation], virtual: set[Equation]) -> bool:
+    e = made.get(v)
+    while e is not None and e.op in MOVEMENT and e.op is not Op.BROADCAST:
+        e = made.get(e.values[0])
+    return e is not None and e in virtual
+
+
+def _folded(function: Function, made: dict[Value, Equation]) -> set[Value]:
+    """Values from which a maximum along an axis is computed element by element."""
+    out: set[Value] = set()
+    for e in reversed(function.equations):
+        if e.op is Op.MAX or e.result in out and (e.op in ELEMENTWISE or e.op in MOVEMENT or e.op in SOURCES):
+            out.update(e.values)
+    return out
+
+
+def _qualifies(e: Equation, folded: set[Value]) -> bool:
+    left, right, out = (e.attributes[x] for x in ("left", "right", "out"))
+    batch = {c for c in out if c in left and c in right}
+    largest = 0
+    for letters, v in zip((left, right), e.values, strict=True):
+        each: Extent = v.dtype.compute.bytes
+        for c, n in zip(letters, v.shape, strict=True):
+            if c not in batch:
+                each = each * n
+        if not isinstance(each, int) or each > NEAR_BYTES:
+            return False
+        largest = max(largest, estimate(v.type.count))
+    if all(c in left and c in right for c in out):
+        return False
+    return estimate(e.result.type.count) > largest and (bool(batch) or e.result in folded)
