@@ -17,6 +17,7 @@ from typing import Any
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
 from kdsl.ir.meaning import Context, apply, constant
+from kdsl.ir.numbers import canonical
 from kdsl.ir.ops import COMMUTATIVE, ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.rules import Builder, result_type
 from kdsl.ir.sizes import Extent
@@ -60,18 +61,15 @@ def rule(*ops: Op, exact: bool) -> Callable:
 
 
 class Simplifier(Builder):
-    """The Builder that applies RULES. `without` names rules to leave out; `gradients` lets sums that cancel be 0."""
+    """The Builder that applies RULES, knowing the equations `known`; `gradients` allows what only gradients may do."""
 
-    def __init__(
-        self, known: Iterable[Equation] = (), without: Iterable[str] = (), gradients: bool = False
-    ) -> None:
+    def __init__(self, known: Iterable[Equation] = (), gradients: bool = False) -> None:
         super().__init__()
         self.gradients = gradients
         self.home: dict[Value, Equation] = {}
         self._seen: dict[Any, Value] = {}
         self._depth: dict[Value, int] = {}
         self._dots: dict[Value, list[Equation]] = {}
-        self._without = frozenset(without)
         for e in known:
             self._record(e, self._key(e.op, e.operands, e.attributes, e.result.type))
 
@@ -83,10 +81,9 @@ class Simplifier(Builder):
             if not any(isinstance(o, Value) for o in operands):
                 return self._fold(op, operands, attributes, shape, dtype)
         for r in RULES[op]:
-            if r.name not in self._without:
-                better = r.apply(self, op, operands, attributes)
-                if better is not None:
-                    return better
+            better = r.apply(self, op, operands, attributes)
+            if better is not None:
+                return better
         type_ = result_type(op, operands, attributes)
         key = self._key(op, operands, attributes, type_)
         found = self._seen.get(key)
@@ -119,10 +116,6 @@ class Simplifier(Builder):
     def depth(self, x: Operand) -> int:
         """How many reductions and contractions must be done, one after another, before x is known."""
         return self._depth.get(x, 0) if isinstance(x, Value) else 0
-
-    def find(self, op: Op, *operands: Operand, **attributes: Any) -> Value | None:
-        """The value of this equation if it exists."""
-        return self._seen.get(self._key(op, operands, attributes, result_type(op, operands, attributes)))
 
     def dots_of(self, x: Value) -> list[Equation]:
         """The contractions that read x."""
@@ -165,8 +158,8 @@ class Simplifier(Builder):
         """An array that is one number throughout counts as that literal; literals are what they are in the dtype."""
         e = self.define(x, Op.FULL)
         if e is not None:
-            return e.attributes["value"]
-        return x
+            x = e.attributes["value"]
+        return x if isinstance(x, Value) else canonical(x, dtype)
 
     def _fold(
         self, op: Op, operands: Operands, attributes: Attributes, shape: Shape, dtype: DType

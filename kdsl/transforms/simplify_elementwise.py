@@ -96,10 +96,12 @@ def times_one(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | No
 
 @rule(Op.MUL, exact=False)
 def literal_factors_meet(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
-    """(x * c) * d -> x * (c*d);  (x * c) * y -> (x * y) * c. Mild factors only; exact for integers and powers of two."""
+    """(x * c) * d -> x * (c*d);  (x * c) * y -> (x * y) * c, but a row constant takes c in. Mild factors only"""
     floating = x[0].dtype.is_floating
     p, c = factor(b, x[0])
     if not isinstance(x[1], Value):
+        if c is None and (not floating or mild(x[1])):
+            return _into_row_constant(b, x[0], x[1])
         if c is None or (floating and not mild(c, x[1])):
             return None
         return b.emit(Op.MUL, p, canonical(c * x[1], x[0].dtype))
@@ -108,6 +110,17 @@ def literal_factors_meet(b: Simplifier, op: Op, x: Operands, a: Attributes) -> O
         return None
     product = canonical((1 if c is None else c) * (1 if d is None else d), x[0].dtype)
     return b.emit(Op.MUL, b.emit(Op.MUL, p, q), product)
+
+
+def _into_row_constant(b: Simplifier, v: Operand, c: Literal) -> Operand | None:
+    """(broadcast(k) * y) * c -> broadcast(k * c) * y"""
+    e = b.define(v, Op.MUL)
+    if e is None:
+        return None
+    for k, y in (e.operands, e.operands[::-1]):
+        if b.define(k, Op.BROADCAST):
+            return b.emit(Op.MUL, b.emit(Op.MUL, k, c), y)
+    return None
 
 
 @rule(Op.ADD, Op.SUB, Op.OR, Op.XOR, Op.SHL, Op.SHR, exact=True)
@@ -176,6 +189,18 @@ def one_plus_tanh(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand 
     if e is None or isinstance(x[1], Value) or x[1] != 1.0:
         return None
     return b.emit(Op.MUL, b.emit(Op.SIGMOID, b.emit(Op.MUL, e.operands[0], 2.0)), 2.0)
+
+
+@rule(Op.WHERE, exact=False)
+def literal_leaves_choice(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """where(m, x * c, 0.0) -> where(m, x, 0.0) * c for c > 0, so that it can leave the sum or contraction that follows"""
+    condition, yes, no = x
+    if not isinstance(yes, Value) or not same_number(no, 0.0) or not yes.dtype.is_floating:
+        return None
+    y, c = factor(b, yes)
+    if c is None or c <= 0 or not mild(c):
+        return None
+    return b.emit(Op.MUL, b.emit(Op.WHERE, condition, y, no, **a), c)
 
 
 @rule(Op.POW, exact=False)

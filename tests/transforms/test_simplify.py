@@ -3,15 +3,19 @@
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import kdsl.dtypes as dt
 from kdsl.ir.meaning import evaluate
+from kdsl.ir.numbers import limits
 from kdsl.ir.ops import Op
 from kdsl.ir.printer import show
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import size
 from kdsl.ir.tensor import Function, TensorType, Value
 from kdsl.ir.verify import verify
+from kdsl.transforms.differentiate import vjp
+from kdsl.transforms.expand import expand
 from kdsl.transforms.simplify import RULES, simplify
 from tests.programs import programs
 from tests.tolerance import assert_close
@@ -43,6 +47,52 @@ def test_random_programs_keep_their_meaning(p):
         assert_close(got, expected, "float32", operations=100)
     again = simplify(simple)
     verify(again)
+
+
+INTEGER_OPS = (
+    Op.ADD, Op.SUB, Op.MUL, Op.FLOOR_DIV, Op.MOD, Op.POW, Op.MAXIMUM, Op.MINIMUM, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [dt.i8, dt.u8, dt.i32, dt.u64], ids=repr)
+@QUICK
+@given(data=st.data())
+def test_random_integer_programs_keep_every_bit(dtype, data):
+    b = Builder()
+    x, y = (Value(TensorType(dtype, (6,)), name) for name in "xy")
+    low, high = limits(dtype)
+    literals = (0, 1, 2, 3, 7, high, low, high - 1, low + 1)
+    values = [x, y, b.full(data.draw(st.sampled_from(literals)), (6,), dtype)]
+    for _ in range(data.draw(st.integers(1, 6))):
+        op, v = data.draw(st.sampled_from((*INTEGER_OPS, Op.NEG, Op.NOT, Op.WHERE))), data.draw(st.sampled_from(values))
+        other = data.draw(st.sampled_from((*values, *literals)))
+        if op in (Op.NEG, Op.NOT):
+            values.append(b.emit(op, v))
+        elif op is Op.WHERE:
+            c = b.emit(Op.NOT, b.emit(data.draw(st.sampled_from((Op.LT, Op.GE, Op.EQ))), other, v))
+            values.append(b.emit(Op.WHERE, c, v, other))
+        else:
+            values.append(b.emit(op, *((v, other) if data.draw(st.booleans()) else (other, v))))
+    f = Function("f", (x, y), tuple(b.equations), tuple(values[-2:]))
+    verify(f)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    pool = np.array([low, low + 1, high, 0, 1, 2, 3, 9], dtype.numpy)
+    arrays = [rng.choice(pool, 6) for _ in "xy"]
+    for g in (simplify(f), expand(f)):
+        verify(g)
+        for got, expected in zip(evaluate(g, *arrays), evaluate(f, *arrays), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@settings(QUICK, max_examples=60)
+@given(programs(dtypes=("f16", "bf16", "f32")))
+def test_half_types_and_gradients_are_well_formed(p):
+    simple = simplify(p.function)
+    for g in (simple, vjp(simple), expand(simple), expand(vjp(simple))):
+        verify(g)
+    outs = evaluate(expand(simple), *p.arrays)
+    exact = evaluate(p.function, *p.arrays, exact=True)
+    assert [(o.dtype, o.shape) for o in outs] == [(e.dtype, e.shape) for e in exact]
 
 
 def test_every_rule_says_what_it_does():
