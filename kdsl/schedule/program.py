@@ -8,12 +8,13 @@ Read before: ir/frame.py. Read next: rows.py, dots.py, scatter.py.
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import DotPlan, Grouping, RowPlan
+from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, names_in
 from kdsl.ir.tensor import Shape, Value
 from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
+from kdsl.schedule.scatter import schedule_scatter
 from kdsl.target import Target
 
 
@@ -26,6 +27,8 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_rows(plan, buffers.memory, target)
         elif isinstance(plan, DotPlan):
             kernels += schedule_dots(plan, buffers.memory, target)
+        elif isinstance(plan, ScatterPlan):
+            kernels += schedule_scatter(plan, buffers.memory, target)
         else:
             raise NotImplementedError(type(plan).__name__)
     used = dict.fromkeys(b for k in kernels for b in k.buffers)

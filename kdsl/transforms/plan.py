@@ -15,6 +15,7 @@ from kdsl.target import Target
 from kdsl.transforms.cost import DOT_RATE, work_of
 from kdsl.transforms.plan_dots import plan_dots
 from kdsl.transforms.plan_rows import plan_rows
+from kdsl.transforms.plan_scatter import SCATTERS, plan_scatter
 
 
 def plan(
@@ -25,4 +26,6 @@ def plan(
         found = plan_dots(equations, outputs, name, contiguous, target)
         found.work = sum(work_of(e) * (DOT_RATE if e.op is Op.DOT else 1.0) for e in equations)
         return found
+    if any(e.op in SCATTERS for e in equations):
+        return plan_scatter(equations, outputs, name, contiguous)
     return plan_rows(equations, outputs, name, contiguous)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kdsl.ir.frame import IndexCheck
 from kdsl.ir.ops import Op
-from kdsl.ir.rules import result_type
+from kdsl.ir.rules import Builder, result_type
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.transforms.free import is_alias
@@ -52,6 +52,7 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
         taken |= {v, base}
         results.append(v)
     checks = _checks(equations, made, emit)
+    equations = [q for e in equations for q in _scatter_as_kernels_can(e)]
     live = _live(equations, [*results, *(v for c in checks for v in (c.largest, c.least))])
     hidden = tuple(dict.fromkeys(v for c in checks for v in (c.largest, c.least)))
     return Prepared(Function(function.name, function.parameters, tuple(live), (*results, *hidden), function.location), (*results, *hidden), tuple(checks))
@@ -80,6 +81,27 @@ def _checks(equations: list[Equation], made: Mapping[Value, Equation], emit) -> 
                 ends[index] = same, same
         checks.append(IndexCheck(extent, *ends[index], e.location))
     return checks
+
+
+def _scatter_as_kernels_can(e: Equation) -> list[Equation]:
+    """A scatter of one update for each line is a map; a scatter of f16 or bf16 adds in f32."""
+    if e.op not in (Op.SCATTER_ADD, Op.SCATTER_ALONG):
+        return [e]
+    b = Builder(e.location)
+    x, index, updates = e.values
+    axis, n = e.attributes["axis"], x.shape[e.attributes["axis"]]
+    if e.op is Op.SCATTER_ALONG and index.shape == (*x.shape[:axis], 1, *x.shape[axis + 1 :]):
+        zero = b.emit(Op.LT, index, 0)
+        length = b.cast(b.emit(Op.SIZE, value=n), index.dtype)  # type: ignore[arg-type]
+        place = b.emit(Op.WHERE, zero, b.emit(Op.ADD, index, b.broadcast_to(length, index.shape)), index)  # type: ignore[arg-type]
+        hit = b.emit(Op.EQ, b.broadcast_to(place, x.shape), b.emit(Op.IOTA, shape=x.shape, axis=axis, dtype=index.dtype))  # type: ignore[arg-type]
+        more = b.emit(Op.ADD, x, b.broadcast_to(updates, x.shape))
+        return [*b.equations, Equation(e.result, Op.WHERE, (hit, more, x), {}, e.location)]
+    if x.dtype.compute is not x.dtype:
+        wide = [b.cast(v, x.dtype.compute) for v in (x, updates)]
+        total = b.emit(e.op, wide[0], index, wide[1], axis=axis)
+        return [*b.equations, Equation(e.result, Op.CAST, (total,), {"dtype": x.dtype}, e.location)]
+    return [e]
 
 
 def _live(equations: list[Equation], results: list[Value]) -> list[Equation]:
