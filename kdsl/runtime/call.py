@@ -73,12 +73,11 @@ class Executable:
         constants: Sequence[Array] = (),
         checks: Sequence[IndexCheck] = (),
         order: Sequence[tuple[str, int]] | None = None,
-        large: bool = True,
     ) -> None:
         """`order`: ("argument" | "result" | "constant", number) for each pointer of `@program`, by default in that order.
-        Results beyond those the caller sees are the ones that `checks` names. `large`: release the GIL while running."""
+        Results beyond those the caller sees are the ones that `checks` names."""
         self.library, self.arguments, self.results = library, tuple(arguments), tuple(results)
-        self.sizes, self.checks, self.large = tuple(sizes), tuple(checks), large
+        self.sizes, self.checks = tuple(sizes), tuple(checks)
         self.constants = tuple(np.array(c, order="C", copy=True) for c in constants)
         every = [("argument", i) for i in range(len(arguments))] + [("result", i) for i in range(len(results))]
         self.order = tuple(order) if order is not None else (*every, *(("constant", i) for i in range(len(constants))))
@@ -138,6 +137,10 @@ class Executable:
             at += result.ndim
         return shapes
 
+    def arena_bytes(self, words: Any) -> int:
+        """Bytes of temporaries for these sizes."""
+        return self._arena(ctypes.addressof(words))
+
     # --- before ---------------------------------------------------------------------------------------------------------------
     def _readable(self, x: Any, spec: ArgumentSpec) -> Array:
         """The array itself where a kernel can read it as it is, else a copy: native byte order, aligned, the baked strides."""
@@ -179,7 +182,7 @@ class Executable:
     def _run(self, inputs: Sequence[Array], results: Sequence[Array], words: Any) -> None:
         arrays = {"argument": inputs, "result": results, "constant": self.constants}
         pointers = (ctypes.c_void_p * max(1, len(self.order)))(*(arrays[role][i].ctypes.data for role, i in self.order))
-        need = self._arena(ctypes.addressof(words))
+        need = self.arena_bytes(words)
         place = native().allocate(need) if need else None
         if need and place is None:
             raise MemoryError(f"no {need} bytes for temporaries")

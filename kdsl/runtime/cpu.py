@@ -61,10 +61,13 @@ def load(text: str, target: Target) -> Library:
             if library is not None:
                 _counts["loaded"] += 1
             else:
-                code = _assemble(text, target)
+                code, function = _assemble(text, target)
                 library = _link(code)
-                if library is None:
-                    raise CompileError("the linker refused a kernel", location=False)
+                try:
+                    assert library is not None
+                    library.address(function)  # links all of it: symbols that nobody defines are found before it is kept
+                except (AssertionError, KeyError) as error:
+                    raise CompileError(f"the linker refused a kernel: {error.__cause__}", location=False) from error
                 _counts["compiled"] += 1
                 cache.write(key, code)
             _libraries[key] = library
@@ -153,9 +156,15 @@ def _parse(text: str, target: Target) -> Any:
     return module
 
 
-def _assemble(text: str, target: Target) -> bytes:
+def _assemble(text: str, target: Target) -> tuple[bytes, str]:
+    """The object, and the name of one of its functions."""
+    module = _parse(text, target)
+    public = (f.name for f in module.functions if not f.is_declaration and f.linkage.name == "external")
+    function = next(public, None)
+    if function is None:
+        raise CompileError("a module without functions", location=False)
     try:
-        return _machine(target.level).emit_object(_parse(text, target))
+        return _machine(target.level).emit_object(module), function
     except RuntimeError as error:
         raise CompileError(f"LLVM could not generate code: {error}", location=False) from error
 

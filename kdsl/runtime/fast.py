@@ -11,6 +11,7 @@ Read before: runtime/buffers.py. The native text is runtime/fast_text.py. Read n
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -183,16 +184,15 @@ def _axes(spec: ArgumentSpec, sizes: Sequence[str]) -> list[int]:
 
 
 def _is_large(executable: Executable) -> bool:
-    """Whether other Python threads should run meanwhile."""
-    total = 0
-    for spec in executable.arguments:
-        count = 1
-        for n in spec.shape:
-            if isinstance(n, str):
-                return True
-            count *= n
-        total += count * spec.dtype.bytes
-    return total >= SMALL_BYTES
+    """Whether other Python threads should run meanwhile: with named sizes always, else by the bytes that are touched."""
+    shapes = [spec.shape for spec in executable.arguments]
+    if executable.sizes or any(isinstance(n, str) for shape in shapes for n in shape):
+        return True
+    nothing = (ctypes.c_int64 * 1)()
+    shapes += executable.result_shapes(nothing)
+    kinds = [spec.dtype for spec in (*executable.arguments, *executable.results)]
+    touched = sum(math.prod(map(int, shape)) * dtype.bytes for shape, dtype in zip(shapes, kinds))
+    return touched + executable.arena_bytes(nothing) >= SMALL_BYTES
 
 
 # --- the native function ------------------------------------------------------------------------------------------------------

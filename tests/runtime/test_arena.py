@@ -70,3 +70,23 @@ def test_many_threads():
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_no_more_is_kept_than_allowed():
+    import ctypes
+
+    from kdsl.runtime import arena
+
+    allow = ctypes.CFUNCTYPE(None, ctypes.c_int64)(native().address("arena_limit"))
+    allow(1 << 20)
+    try:
+        trim()
+        blocks = [empty((100_000,), np.dtype("u1")) for _ in range(30)]
+        while blocks:
+            blocks.pop()
+            assert statistics()["kept_bytes"] <= 1 << 20
+        large = empty((1 << 21,), np.dtype("u1"))
+        del large
+        assert statistics()["kept_bytes"] <= 1 << 20
+    finally:
+        allow(arena.limit())

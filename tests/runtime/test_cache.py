@@ -65,9 +65,18 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     assert counted(lambda: cpu.load(text(), HOST)) == (1, 0)
 
 
+REFUSED = (
+    "",
+    "define",
+    "define void @f() {\n  %x = add i64 %y, 1\n  ret void\n}",
+    "define i64 @f() {\n  ret i32 0\n}",
+    "define void @f() {\n  call void @nobody_defines_this()\n  ret void\n}\ndeclare void @nobody_defines_this()",
+)
+
+
 def test_refused_text_leaves_the_cache_as_it_was(own_cache):
     before = cpu.compilations(), dict(cpu._libraries)
-    for wrong in ("define", "define void @f() {\n  %x = add i64 %y, 1\n  ret void\n}", "define i64 @f() {\n  ret i32 0\n}"):
+    for wrong in REFUSED:
         with pytest.raises(CompileError):
             cpu.load(wrong, HOST)
     assert (cpu.compilations(), cpu._libraries) == before and not files(own_cache)
