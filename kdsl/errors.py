@@ -14,11 +14,14 @@ Each class also derives from the builtin that NumPy raises for the same mistake,
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -164,8 +167,13 @@ def short_path(file: str) -> str:
     return relative if not relative.startswith("..") and os.path.exists(file) else file
 
 
-def hide_own_frames(error: BaseException) -> None:
-    """Take kdsl's own frames out of the traceback. A bare `raise` after it adds none: that is how entry points use it."""
+def for_the_user(error: BaseException) -> None:
+    """Give a mistake its place, and take kdsl's own frames out of the traceback.
+
+    Entry points call it and then `raise` without a name, which adds no frame.
+    """
+    if isinstance(error, KdslError) and error.location is None:
+        error.location = locate()
     if os.environ.get("KDSL_TRACEBACK") == "full":
         return
     kept = []
@@ -178,3 +186,17 @@ def hide_own_frames(error: BaseException) -> None:
     for step in reversed(kept):
         chain = types.TracebackType(chain, step.tb_frame, step.tb_lasti, step.tb_lineno)
     error.__traceback__ = chain
+
+
+def entry_point(function: F) -> F:
+    """Let no frame of kdsl be seen in tracebacks out of this function."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            for_the_user(error)
+            raise
+
+    return call  # type: ignore[return-value]

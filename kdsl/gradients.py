@@ -18,7 +18,7 @@ import numpy as np
 import kdsl.dtypes as dt
 from kdsl import pipeline
 from kdsl.dtypes import TypeSpec
-from kdsl.errors import ArgumentError, DtypeError, GradientError, ShapeError, hide_own_frames
+from kdsl.errors import ArgumentError, DtypeError, GradientError, ShapeError, entry_point
 from kdsl.frontend.signature import Call, SizeSource
 from kdsl.frontend.trace import Traced, has_tracers, inlined
 from kdsl.frontend.trees import LEAF, Static, Tree, flatten, unflatten
@@ -162,7 +162,7 @@ def split(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
         tried.append(f"with {len(front)} arguments {kernel.label} has {len(results)} floating results, and {count} cotangents are left")
     raise ArgumentError(
         f"{kernel.label}.vjp takes the arguments of {kernel.label}, then one cotangent for each floating result; got {len(args)}",
-        facts=tried[-1:],
+        facts=next((t for t in tried if t.startswith("with ")), f"{kernel.label} is called as {kernel.label}{kernel.reader.form()}"),
     )
 
 
@@ -175,15 +175,12 @@ class Vjp(Looking):
         self.label = f"{kernel.label}.vjp"
         self._programs: dict[Any, Specialisation] = {}
 
+    @entry_point
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            parts = split(self.kernel, args, kwargs)
-            if has_tracers(parts.call) or any(isinstance(x, Tracer) for x in parts.cotangents.tensors):
-                return vjp_inside(parts)
-            return self.specialise(parts).call(parts.tensors)
-        except Exception as error:
-            hide_own_frames(error)
-            raise
+        parts = split(self.kernel, args, kwargs)
+        if has_tracers(parts.call) or any(isinstance(x, Tracer) for x in parts.cotangents.tensors):
+            return vjp_inside(parts)
+        return self.specialise(parts).call(parts.tensors)
 
     def specialise(self, parts: Split, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
@@ -223,21 +220,18 @@ class Pullback(Looking):
         self._forward: dict[Any, tuple[Specialisation, pipeline.Halves]] = {}
         self._backward: dict[Any, Specialisation] = {}
 
+    @entry_point
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            call = self.kernel.read(args, kwargs)
-            traced = self.kernel.differentiable(call)
-            if has_tracers(call):
-                results = unflatten(traced.tree, iter(inlined(traced, call.tensors)))
-                return results, functools.partial(_pull_inside, self.label, call, traced)
-            forward, halves = self._forward_half(call, traced)
-            flat = forward.run(call.tensors)
-            count = len(traced.function.results)
-            kept = [call.tensors[i] for i in halves.split.needed] + flat[count:]
-            return forward.structured(flat[:count]), Pulled(self, call, traced, halves, kept)
-        except Exception as error:
-            hide_own_frames(error)
-            raise
+        call = self.kernel.read(args, kwargs)
+        traced = self.kernel.differentiable(call)
+        if has_tracers(call):
+            results = unflatten(traced.tree, iter(inlined(traced, call.tensors)))
+            return results, functools.partial(_pull_inside, self.label, call, traced)
+        forward, halves = self._forward_half(call, traced)
+        flat = forward.run(call.tensors)
+        count = len(traced.function.results)
+        kept = [call.tensors[i] for i in halves.split.needed] + flat[count:]
+        return forward.structured(flat[:count]), Pulled(self, call, traced, halves, kept)
 
     def _forward_half(self, call: Call, traced: Traced, target: str | None = None) -> tuple[Specialisation, pipeline.Halves]:
         key = call.signature.key, call.wrap, target or self.kernel.target or default_target()
@@ -287,21 +281,18 @@ class Pulled:
     halves: pipeline.Halves
     kept: list[Any]
 
+    @entry_point
     def __call__(self, *cotangents: Any) -> Any:
         """One gradient per positional floating argument."""
-        try:
-            results = floating_results(self.traced)
-            _count(self.pullback.label, results, cotangents)
-            read = read_cotangents(self.pullback.label, results, cotangents, self.call)
-            backward = self.pullback.backward_half(self, read)
-            sizes = sizes_of(self.call.signature.sizes, self.call.tensors)
-            sizes.update(sizes_of(read.sizes, [*self.call.tensors, *read.tensors]))
-            assert backward.compiled is not None
-            flat = backward.compiled.run([*self.kept, *read.tensors], None, sizes)
-            return backward.structured(flat)
-        except Exception as error:
-            hide_own_frames(error)
-            raise
+        results = floating_results(self.traced)
+        _count(self.pullback.label, results, cotangents)
+        read = read_cotangents(self.pullback.label, results, cotangents, self.call)
+        backward = self.pullback.backward_half(self, read)
+        sizes = sizes_of(self.call.signature.sizes, self.call.tensors)
+        sizes.update(sizes_of(read.sizes, [*self.call.tensors, *read.tensors]))
+        assert backward.compiled is not None
+        flat = backward.compiled.run([*self.kept, *read.tensors], None, sizes)
+        return backward.structured(flat)
 
 
 def _pull_inside(label: str, call: Call, traced: Traced, *cotangents: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kdsl import pipeline
-from kdsl.errors import ArgumentError, hide_own_frames
+from kdsl.errors import ArgumentError, entry_point, for_the_user
 from kdsl.frontend.annotations import calling_scope, parameters_of
 from kdsl.frontend.captured import Captured
 from kdsl.frontend.signature import Call, Reader
@@ -32,12 +32,13 @@ from kdsl.specialisation import Specialisation, Specialisations, target_named
 from kdsl.target import default_target
 
 
+@entry_point
 def kernel(function: Callable[..., Any] | None = None, *, target: str | None = None, types: Any = None) -> Any:
     """Make a kernel of any Python callable: `@kd.kernel`, or `kd.kernel(f, target="cpu", types=(kd.f32["N"],))`.
 
     Example: `double = kd.kernel(lambda x: x + x)`
     """
-    scope = calling_scope(1)
+    scope = calling_scope(2)
     if function is None:
         return lambda f: Kernel(f, target, types, scope)
     return Kernel(function, target, types, scope)
@@ -88,7 +89,7 @@ class Kernel(Looking):
                 self._remember(args, call, found)
             return result
         except Exception as error:
-            hide_own_frames(error)
+            for_the_user(error)
             raise
 
     def _remember(self, args: tuple[Any, ...], call: Call, found: Specialisation) -> None:
@@ -179,6 +180,7 @@ class Kernel(Looking):
         """`results, pullback = f.pullback(*args)`: the forward runs once; `pullback(*cotangents)` gives what `vjp` gives."""
         return Pullback(self)
 
+    @entry_point
     def defvjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Use `rule(args, results, cotangents)` as this kernel's derivative: one gradient or None per positional argument."""
         if not callable(rule):
@@ -193,36 +195,36 @@ class Kernel(Looking):
         """The compiled programs that inspection/ shows."""
         return [self.specialise(self.read(self.reader.completed(types, statics), statics), target).compiled]
 
+    @entry_point
     def reference(self, *args: Any, **kwargs: Any) -> Any:
         """The NumPy meaning of this call: floating values in f64, rounded to the kernel's dtypes."""
-        try:
-            call = self.read(args, kwargs)
-            traced = self.traced(call)
-            sizes = Specialisation(None, traced, traced.tree, call.signature.sizes).bind(call.tensors)
-            return unflatten(traced.tree, iter(evaluate(traced.function, *call.tensors, sizes=sizes, exact=True)))
-        except Exception as error:
-            hide_own_frames(error)
-            raise
+        call = self.read(args, kwargs)
+        traced = self.traced(call)
+        sizes = Specialisation(None, traced, traced.tree, call.signature.sizes).bind(call.tensors)
+        return unflatten(traced.tree, iter(evaluate(traced.function, *call.tensors, sizes=sizes, exact=True)))
 
+    @entry_point
     def verify(self, *args: Any, **kwargs: Any) -> Report:
         """Compare with the NumPy meaning on every target that this machine runs, and check gradients by finite differences."""
         return verify_kernel(self, args, kwargs)
 
 
+@entry_point
 def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Kernel:
     """The gradient of a 0-d floating result with respect to the positional arguments `argnums`, as a kernel.
 
     Example: `kd.grad(lambda w, x: kd.sum((x @ w) ** 2))(w, x)`
     """
-    return _gradient(function, argnums, False, calling_scope(1))
+    return _gradient(function, argnums, False, calling_scope(2))
 
 
+@entry_point
 def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Kernel:
     """Like `grad`, but the kernel returns (result, gradient).
 
     Example: `loss, dw = kd.value_and_grad(lambda w, x: kd.sum((x @ w) ** 2))(w, x)`
     """
-    return _gradient(function, argnums, True, calling_scope(1))
+    return _gradient(function, argnums, True, calling_scope(2))
 
 
 def _gradient(function: Callable[..., Any], argnums: int | Sequence[int], with_value: bool, scope: Mapping[str, Any]) -> Kernel:

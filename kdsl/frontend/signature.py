@@ -88,19 +88,23 @@ class Reader:
     wrapper_of: Callable[[Any], Any]
     _signature: inspect.Signature | None = field(default=None, repr=False)
 
+    def form(self) -> inspect.Signature:
+        """Python's own signature of the callable."""
+        if self._signature is None:
+            self._signature = inspect.signature(self.function)
+        return self._signature
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Parameter, Any]], dict[str, Any], int]:
         """The arguments by parameter, defaults filled in: positional ones, keyword ones, and how many positional ones were given."""
         names = list(self.parameters.values())
         plain = [p for p in names if p.kind in (p.kind.POSITIONAL_ONLY, p.kind.POSITIONAL_OR_KEYWORD)]
         if not kwargs and len(args) == len(plain) == len(names):
             return [(p.name, p, a) for p, a in zip(plain, args)], {}, len(args)
-        if self._signature is None:
-            self._signature = inspect.signature(self.function)
         try:
-            bound = self._signature.bind(*args, **kwargs)
+            bound = self.form().bind(*args, **kwargs)
         except TypeError as error:
             raise ArgumentError(
-                f"{self.label}: {error}", facts=f"{self.label} is called as {self.label}{self._signature}"
+                f"{self.label}: {error}", facts=f"{self.label} is called as {self.label}{self.form()}"
             ) from None
         bound.apply_defaults()
         positional: list[tuple[str, Parameter, Any]] = []

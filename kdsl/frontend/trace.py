@@ -9,7 +9,7 @@ from __future__ import annotations
 import linecache
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,12 +64,16 @@ def _results(
     if wrong or foreign:
         path, what = wrong[0] if wrong else (foreign[0], "tensor of another kernel")
         raise ResultError(
-            f"{name} returns a {what}{'' if path == 'result' else f' as {path}'}, which is no tensor of this kernel",
+            f"{name} returns {_article(what)} {what}{'' if path == 'result' else f' as {path}'}, which is no tensor of this kernel",
             facts="results are tensors and Python numbers, in tuples, lists and dicts; None stays None",
             location=_return_location(run, function) or find_location_of_mistake(),
         )
     builder.location = location_of_call(function)
     return tree, tuple(as_value(x) for _, x in leaves)
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _is_leaf(x: Any) -> bool:
@@ -99,13 +103,17 @@ def _return_location(run: Callable[[], Any], function: Callable[..., Any]) -> Lo
         run()
     finally:
         sys.setprofile(outer)
-    if not last:
+    if not last or code is None:
         return location_of_call(function)
-    text = linecache.getline(last[-1].file, last[-1].line)
-    start = last[-1].start
-    if start is not None and text[start:].startswith("return "):
-        return Location(last[-1].file, last[-1].line, start + 7, last[-1].stop, last[-1].end_line, last[-1].function)
-    return last[-1]
+    found = last[-1]
+    text = linecache.getline(found.file, found.line)
+    if code.co_name == "<lambda>":  # its body: all that its instructions cover on the line
+        spans = [(a, b) for line, end, a, b in code.co_positions() if line == end == found.line and a is not None and b]
+        start, stop = min((a for a, _ in spans), default=None), max((b for _, b in spans), default=None)
+        return replace(found, start=start, stop=stop, end_line=found.line) if text.isascii() else found
+    if found.start is not None and text[found.start :].startswith("return "):
+        return replace(found, start=found.start + 7)
+    return found
 
 
 def inline(function: Function, operands: list[Value], builder: Builder) -> list[Value]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdsl.errors import TargetError, hide_own_frames
+from kdsl.errors import TargetError, entry_point
 from kdsl.inspection.explain import Explanation, explain
 
 
@@ -22,46 +22,46 @@ class Looking:
     def looked_at(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None) -> list[Any]:
         raise NotImplementedError
 
-    def _programs_for(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None = None) -> list[Any]:
-        try:
-            return self.looked_at(types, statics, target)
-        except Exception as error:
-            hide_own_frames(error)
-            raise
-
+    @entry_point
     def stages(self, *types: Any, **statics: Any) -> dict[str, str]:
         """Every stage of the compiler by name, in order, as text."""
-        programs = self._programs_for(types, statics)
+        programs = self.looked_at(types, statics, None)
         out: dict[str, str] = {}
         for program in programs:
             for stage, text in {**program.record.texts(), "assembly": program.assembly()}.items():
                 out[f"{stage} ({program.record.name})" if stage in out and out[stage] != text else stage] = text
         return out
 
+    @entry_point
     def source(self, *types: Any, target: str = "cpu", **statics: Any) -> str:
         """The program as the code generator wrote it: LLVM text (cpu) or numba.cuda source (cuda)."""
         _needs_cpu(target, "source")
-        return "\n".join(program.record["source"] for program in self._programs_for(types, statics, target))
+        return "\n".join(program.record["source"] for program in self.looked_at(types, statics, target))
 
+    @entry_point
     def llvm(self, *types: Any, **statics: Any) -> str:
         """The LLVM text for this machine's CPU, or the one that KDSL_TARGET names."""
-        return "\n".join(program.record["source"] for program in self._programs_for(types, statics))
+        return "\n".join(program.record["source"] for program in self.looked_at(types, statics, None))
 
+    @entry_point
     def asm(self, *types: Any, **statics: Any) -> str:
         """The assembly for this machine's CPU, or the one that KDSL_TARGET names."""
-        return "\n".join(program.assembly() for program in self._programs_for(types, statics))
+        return "\n".join(program.assembly() for program in self.looked_at(types, statics, None))
 
+    @entry_point
     def ptx(self, *types: Any, arch: str = "sm_80", **statics: Any) -> str:
         """PTX for a GPU: not generated from kernels yet, which is what the error says."""
         raise _no_gpu_code("PTX", arch)
 
+    @entry_point
     def sass(self, *types: Any, arch: str = "sm_80", **statics: Any) -> str:
         """A GPU's own machine code: not generated from kernels yet, which is what the error says."""
         raise _no_gpu_code("SASS", arch)
 
+    @entry_point
     def explain(self, *types: Any, **statics: Any) -> Explanation:
         """Print which kernels were formed, why not fewer, what each moves and computes; `.kernels` has it as data."""
-        programs = self._programs_for(types, statics)
+        programs = self.looked_at(types, statics, None)
         out = explain(self.label, [(p.record.name, p.record["grouped"], p.record["scheduled"], p.target) for p in programs])
         print(out)
         return out

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.errors import VerifyError, hide_own_frames
+from kdsl.errors import VerifyError
 from kdsl.inspection.tolerance import bound_of, worst
 from kdsl.ir.meaning import evaluate
 from kdsl.ir.tensor import Function
@@ -47,11 +47,7 @@ class Report:
 
 def verify_kernel(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Report:
     """All rows for one call of a Kernel."""
-    try:
-        return Report(kernel.label, tuple(_rows(kernel, tuple(args), kwargs)))
-    except Exception as error:
-        hide_own_frames(error)
-        raise
+    return Report(kernel.label, tuple(_rows(kernel, tuple(args), kwargs)))
 
 
 def _rows(kernel: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Row]:
