@@ -32,12 +32,11 @@ def _arithmetic(op: Op, verb: str, sign: str, a: Any, b: Any) -> Tracer:
     return traced(emit(op, *operands))
 
 
-def float_pair(op: Op, verb: str, sign: str, a: Any, b: Any) -> Tracer:
-    """An equation of two floating operands; integers and bools become f32."""
+def float_operands(verb: str, sign: str, a: Any, b: Any) -> list[Any]:
+    """Two operands in one floating dtype and one shape; integers and bools become f32."""
     a, b = known(a), known(b)
     dtype = common_dtype(a, b, what=verb)
-    operands, _ = aligned(verb, a, b, sign=sign, dtype=dtype if dtype.is_floating else dt.f32)
-    return traced(emit(op, *operands))
+    return aligned(verb, a, b, sign=sign, dtype=dtype if dtype.is_floating else dt.f32)[0]
 
 
 @public
@@ -61,7 +60,7 @@ def multiply(x1: Any, x2: Any, /) -> Tracer:
 @public
 def divide(x1: Any, x2: Any, /) -> Tracer:
     """The quotient x1 / x2; integers and bools give f32. Example: `kd.divide(x, 2)`."""
-    return float_pair(Op.DIV, "divide", "/", x1, x2)
+    return traced(emit(Op.DIV, *float_operands("divide", "/", x1, x2)))
 
 
 @public
@@ -195,13 +194,13 @@ def trunc(x: Any, /) -> Tracer:
 @public
 def copysign(x1: Any, x2: Any, /) -> Tracer:
     """The magnitude of x1 with the sign of x2. Example: `kd.copysign(x, y)`."""
-    return float_pair(Op.COPYSIGN, "copy the sign of", ",", x1, x2)
+    return traced(emit(Op.COPYSIGN, *float_operands("copy the sign of", ",", x1, x2)))
 
 
 @public
 def nextafter(x1: Any, x2: Any, /) -> Tracer:
     """The floating number next to x1 on the way to x2. Example: `kd.nextafter(x, np.inf)`."""
-    return float_pair(Op.NEXTAFTER, "step between", ",", x1, x2)
+    return traced(emit(Op.NEXTAFTER, *float_operands("step between", ",", x1, x2)))
 
 
 # --- casts and derivatives ----------------------------------------------------------------------------------------

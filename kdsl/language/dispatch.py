@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kdsl.errors import ArgumentError, KdslError
+from kdsl.errors import ArgumentError, KdslError, for_the_user
 from kdsl.ir.location import find_location
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import Extent, at_least

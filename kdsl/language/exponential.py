@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import kdsl.dtypes as dt
 from kdsl.ir.ops import Op
-from kdsl.language.arithmetic import abs, divide, float_pair, maximum, minimum
+from kdsl.language.arithmetic import abs, float_operands, maximum, minimum, subtract
 from kdsl.language.dispatch import public
 from kdsl.language.logic import equal, isinf, where
-from kdsl.language.operands import cast, emit, traced, value
+from kdsl.language.operands import emit, floating, traced
 from kdsl.language.tracer import Tracer
 
 
 def _floating(op: Op, x: Any) -> Tracer:
     """An equation on floating values; integers and bools become f32."""
-    v = value(x)
-    return traced(emit(op, v if v.dtype.is_floating else cast(v, dt.f32)))
+    return traced(emit(op, floating(x)))
 
 
 # --- exponentials, logarithms, roots ------------------------------------------------------------------------------
@@ -70,8 +68,8 @@ def log1p(x: Any, /) -> Tracer:
 @public
 def logaddexp(x1: Any, x2: Any, /) -> Tracer:
     """log(exp(x1) + exp(x2)) without overflow: max + log1p(exp(-|x1 - x2|)). Example: `kd.logaddexp(x, y)`."""
-    a, b = divide(x1, 1), divide(x2, 1)
-    distance = abs(where(equal(a, b), 0.0, a - b))  # where both are the same infinity a - b is NaN
+    a, b = float_operands("add", ",", x1, x2)
+    distance = abs(where(equal(a, b), 0.0, subtract(a, b)))  # where both are the same infinity a - b is NaN
     return maximum(a, b) + log1p(exp(-distance))
 
 
@@ -90,11 +88,11 @@ def rsqrt(x: Any, /) -> Tracer:
 @public
 def hypot(x1: Any, x2: Any, /) -> Tracer:
     """sqrt(x1**2 + x2**2) without overflow on the way. Example: `kd.hypot(x, y)`."""
-    a, b = abs(divide(x1, 1)), abs(divide(x2, 1))
+    a, b = (abs(o) for o in float_operands("take the hypotenuse of", ",", x1, x2))
     big, small = maximum(a, b), minimum(a, b)
     plain = (big > 0) & (big < math.inf)
     ratio = where(plain, small, 0.0) / where(plain, big, 1.0)
-    return where(isinf(a) | isinf(b), math.inf, big * sqrt(ratio * ratio + 1))
+    return where(isinf(a) | isinf(b), where(isinf(a), a, b), big * sqrt(ratio * ratio + 1))
 
 
 @public
@@ -149,7 +147,7 @@ def atan(x: Any, /) -> Tracer:
 @public
 def atan2(x1: Any, x2: Any, /) -> Tracer:
     """The angle of the point (x2, x1), in [-pi, pi]. Example: `kd.atan2(y, x)`."""
-    return float_pair(Op.ATAN2, "take the angle of", ",", x1, x2)
+    return traced(emit(Op.ATAN2, *float_operands("take the angle of", ",", x1, x2)))
 
 
 @public

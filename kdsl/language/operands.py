@@ -83,6 +83,12 @@ def numbers(x: Any, name: str) -> Value:
     return v
 
 
+def floating(x: Any) -> Value:
+    """`x` as a tensor of floating numbers: integers and bools become f32."""
+    v = value(x)
+    return v if v.dtype.is_floating else cast(v, dt.f32)
+
+
 def cast(x: Value, dtype: DType) -> Value:
     return x if x.dtype is dtype else emit(Op.CAST, x, dtype=dtype)
 

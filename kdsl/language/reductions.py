@@ -19,7 +19,7 @@ from kdsl.language.arithmetic import stop_gradient
 from kdsl.language.dispatch import public, require
 from kdsl.language.exponential import exp, log, sqrt
 from kdsl.language.logic import isfinite, truth, where
-from kdsl.language.operands import builder, cast, emit, many_axes, traced, value, wanted_dtype
+from kdsl.language.operands import builder, cast, emit, floating, many_axes, traced, value, wanted_dtype
 from kdsl.language.tracer import Tracer
 
 
@@ -116,17 +116,10 @@ def _count(v: Value, axes: tuple[int, ...]) -> Extent:
     return n
 
 
-def _floats(x: Any, dtype: Any = None) -> Value:
-    """`x` as floating values: what means are of."""
-    v = value(x)
-    wanted = (v.dtype if v.dtype.is_floating else dt.f32) if dtype is None else wanted_dtype(dtype)
-    return cast(v, wanted)
-
-
 @public
 def mean(x: Any, /, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> Tracer:
     """sum(x) / n over axes; integers and bools give f32, no elements NaN. Example: `kd.mean(x, axis=-1)`."""
-    v = _floats(x, dtype)
+    v = floating(x) if dtype is None else cast(value(x), wanted_dtype(dtype))
     axes = many_axes(axis, len(v.shape), str(v.type))
     return _divided(reduce(Op.SUM, v, axes, keepdims), _count(v, axes))
 
@@ -144,7 +137,7 @@ def _divided(total: Tracer, n: Extent | float, less: float = 0) -> Tracer:
 @public
 def var(x: Any, /, axis: Any = None, *, correction: float = 0, keepdims: bool = False) -> Tracer:
     """sum((x - mean)**2) / (n - correction) over axes, in two passes. Example: `kd.var(x, axis=-1, correction=1)`."""
-    v = _floats(x)
+    v = floating(x)
     axes = many_axes(axis, len(v.shape), str(v.type))
     distance = traced(v) - mean(traced(v), axes, keepdims=True)
     return _divided(reduce(Op.SUM, (distance * distance).value, axes, keepdims), _count(v, axes), correction)
@@ -162,7 +155,7 @@ def logsumexp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> Tracer:
 
     Raises: ShapeError for an empty axis. Example: `kd.logsumexp(logits, axis=-1)`.
     """
-    v = _floats(x)
+    v = floating(x)
     axes = many_axes(axis, len(v.shape), str(v.type))
     largest = max(traced(v), axes, keepdims=True)
     shift = stop_gradient(where(isfinite(largest), largest, 0.0))
