@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kdsl.errors import ArgumentError, KdslError, for_the_user
+from kdsl.errors import ArgumentError, KdslError, entry_point
 from kdsl.ir.location import find_location
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import Extent, at_least
@@ -77,6 +77,14 @@ def current() -> Trace | None:
     return _state.trace
 
 
+@entry_point
+def outside(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call outside a kernel."""
+    if any(hasattr(a, "builder") for a in args):
+        raise ArgumentError("this tensor belongs to a kernel that has ended", hint="return it from the kernel")
+    return eager(function, args, kwargs)
+
+
 def public(function: F) -> F:
     """Make a definition part of the language: one place in the user's source for each call, and arrays outside a kernel."""
 
@@ -84,9 +92,7 @@ def public(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         trace = _state.trace
         if trace is None:
-            if any(hasattr(a, "builder") for a in args):
-                raise ArgumentError("this tensor belongs to a kernel that has ended", hint="return it from the kernel")
-            return eager(call, args, kwargs)
+            return outside(call, args, kwargs)
         if trace.inside:
             return function(*args, **kwargs)
         trace.inside = True
