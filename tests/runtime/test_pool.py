@@ -74,6 +74,7 @@ def test_after_fork():
 PROGRAM = """
 import hashlib, sys
 import numpy as np
+import kdsl as kd
 from kdsl.dtypes import f32
 from kdsl.runtime.call import ArgumentSpec, Executable, ResultSpec
 from tests.runtime.machine import chain, doubled, library_of
@@ -84,7 +85,15 @@ for _ in range(20):
     (y,) = run([x])
     assert np.array_equal(y, doubled(x, 3))
 count(500, 100)
-print(hashlib.sha256(y.tobytes()).hexdigest())
+x = x[:1_000_000].reshape(2000, 500)
+kernels = (
+    lambda x: kd.sum(x), lambda x: kd.sum(x, axis=0), lambda x: kd.max(x, axis=1), lambda x: x[:500].T @ x[500:1000],
+    lambda x: kd.exp(x - kd.max(x, axis=-1, keepdims=True)) / kd.sum(kd.exp(x), axis=-1, keepdims=True),
+)
+digest = hashlib.sha256(y.tobytes())
+for f in map(kd.kernel, kernels):
+    digest.update(f(x).tobytes())
+print(digest.hexdigest())
 """
 
 
