@@ -10,18 +10,17 @@ EPSILON = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float
 ULPS = 16  # of headroom for one elementwise chain
 
 
-def bound(expected, dtype, operations=1, scale=None):
-    """The largest error allowed for each element: relative to the element, and to the size of what was summed."""
+def bound(expected, dtype, operations=1, scale=0.0):
+    """The largest error allowed for each element: relative to it, to the largest, and to `scale`: what was summed."""
     size = np.abs(expected.astype(np.float64))
-    if scale is None:
-        finite = size[np.isfinite(size)]
-        scale = float(finite.max()) if finite.size else 0.0
+    finite = size[np.isfinite(size)]
+    scale = max(float(finite.max()) if finite.size else 0.0, scale)
     epsilon = EPSILON[np.dtype(dtype).name]
     own = np.where(np.isfinite(size), size, 0.0)
     return epsilon * ULPS * (own + scale * 2.0**-4 + 1e-30) * (1 + np.sqrt(operations) / 4)
 
 
-def assert_close(got, expected, dtype=None, operations=1, scale=None):
+def assert_close(got, expected, dtype=None, operations=1, scale=0.0):
     """Fail, naming the worst index, unless got is within the bound of expected, NaN and infinities at the same places."""
     got, expected = np.asarray(got), np.asarray(expected)
     assert got.shape == expected.shape, f"shapes {got.shape} and {expected.shape}"

@@ -87,14 +87,10 @@ def modulo(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a ** b; integers wrap, and a negative exponent gives 1 / a**-b truncated (0 for a = 0)."""
-    if a.dtype.kind == "f":
-        a, b = np.broadcast_arrays(
-            a, b
-        )  # NumPy takes the square root for a lone 0.5: other answers at -0.0 and -inf
-        line = np.power(
-            np.concatenate([a.ravel(), np.ones(1, a.dtype)]), np.concatenate([b.ravel(), np.ones(1, a.dtype)])
-        )
-        return line[:-1].reshape(a.shape)
+    a, b = np.broadcast_arrays(a, b)
+    if a.dtype.kind == "f":  # NumPy takes the square root for a lone 0.5: other answers at -0.0 and -inf
+        one = np.ones(1, a.dtype)
+        return np.power(np.concatenate([a.ravel(), one]), np.concatenate([b.ravel(), one]))[:-1].reshape(a.shape)
     out, square, left = np.ones_like(a), a.copy(), np.where(b < 0, 0, b)
     while np.any(left > 0):
         out = np.where(left & 1 == 1, out * square, out)

@@ -44,7 +44,7 @@ def test_random_programs_keep_their_meaning(p):
     simple = simplify(p.function)
     verify(simple)
     for got, expected in zip(evaluate(simple, *p.arrays), evaluate(p.function, *p.arrays), strict=True):
-        assert_close(got, expected, "float32", operations=100)
+        assert_close(got, expected, "float32", operations=100, scale=1.0)
     again = simplify(simple)
     verify(again)
 
@@ -55,7 +55,7 @@ INTEGER_OPS = (
 
 
 @pytest.mark.parametrize("dtype", [dt.i8, dt.u8, dt.i32, dt.u64], ids=repr)
-@QUICK
+@settings(QUICK, max_examples=60)
 @given(data=st.data())
 def test_random_integer_programs_keep_every_bit(dtype, data):
     b = Builder()
