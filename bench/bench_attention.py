@@ -1,0 +1,44 @@
+"""Is the derived causal attention, forward and backward, ahead of torch's scaled_dot_product_attention?"""
+
+import math
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+from nn import functional as F
+
+
+@kd.kernel
+def attention(q, k, v):
+    s = (q @ k.mT) * (1 / math.sqrt(q.shape[-1]))
+    i, j = kd.arange(q.shape[-2])[:, None], kd.arange(q.shape[-2])[None, :]
+    return F.softmax.function(kd.where(j <= i, s, -math.inf)) @ v
+
+
+@pytest.mark.parametrize(("h", "t", "d"), [(24, 256, 64), (12, 1024, 64)])
+def test_attention(race, torch, array, h, t, d):
+    q, k, v, g = (array(h, t, d) for _ in range(4))
+    tq, tk, tv = (torch.from_numpy(x[None]).requires_grad_() for x in (q, k, v))
+    tg = torch.from_numpy(g[None])
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    out = np.empty_like(q)
+
+    def forward():
+        with torch.no_grad():
+            return sdpa(tq, tk, tv, is_causal=True)
+
+    def both():
+        tq.grad = tk.grad = tv.grad = None
+        sdpa(tq, tk, tv, is_causal=True).backward(tg)
+        return tq.grad, tk.grad, tv.grad
+
+    def ours():
+        _, pullback = attention.pullback(q, k, v)
+        return pullback(g)
+
+    assert np.abs(attention(q, k, v) - forward().numpy()[0]).max() < 1e-4
+    for a, b in zip(ours(), both()):
+        assert np.abs(a - b.numpy()[0]).max() < 1e-3
+    race(f"causal attention forward ({h}, {t}, {d})", lambda: attention(q, k, v, out=out), {"torch SDPA": forward}, 2.5, rounds=9)
+    race(f"causal attention forward and backward ({h}, {t}, {d})", ours, {"torch SDPA": both}, 2.0, rounds=7)

@@ -1,0 +1,87 @@
+"""How nn writes kernels: sizes that change from call to call are named, the others are fixed.
+
+In:  a function of tensors and one short text per tensor parameter.  Out: a callable that picks the kernel for a call.
+
+    @layer("... C", "C", "C")                 # x has any leading axes, which are named; C is fixed to the call's size
+    def layer_norm(x, w, b, *, eps=1e-5): …
+
+A capital letter is an axis whose size the kernel may rely on (a width, a vocabulary); `...` and small words are axes that change
+(batch, time): the kernel is compiled once for all their values. An axis of size 1 is always fixed.
+Read next: tensor.py, which calls these kernels through its tape.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import kdsl as kd
+
+
+class Layer:
+    """A family of kernels made from one function: one kernel for each set of fixed sizes."""
+
+    def __init__(self, function: Callable[..., Any], axes: tuple[str | None, ...]) -> None:
+        self.function, self.axes = function, axes
+        self.kernels: dict[Any, Any] = {}
+        functools.update_wrapper(self, function)
+
+    def kernel(self, *args: Any) -> Any:
+        """The kernel for arguments of these shapes."""
+        key = tuple([a.shape if isinstance(a, np.ndarray) and a.ndim else None for a in args])
+        found = self.kernels.get(key)
+        if found is None:
+            types = tuple(self._type(text, a) for text, a in zip(self.axes, args))
+            found = self.kernels.get(types)
+            if found is None:
+                names = list(self.function.__code__.co_varnames)
+                found = kd.kernel(self.function, types={n: _annotation(t) for n, t in zip(names, types) if t is not None})
+                self.kernels[types] = found
+            self.kernels[key] = found
+        return found
+
+    def __call__(self, *args: Any, **static: Any) -> Any:
+        return self.kernel(*args)(*args, **static)
+
+    @staticmethod
+    def _type(text: str | None, array: Any) -> tuple[int | str, ...] | None:
+        """The axes of one argument: a number where fixed, a name where it may change; None for what carries no annotation."""
+        if text is None or not isinstance(array, np.ndarray):
+            return None
+        words, shape = text.split(), array.shape
+        if words and words[0] == "...":
+            free = len(shape) - len(words) + 1
+            words = [f"n{free - i}" for i in range(free)] + words[1:]
+        if len(words) != len(shape):
+            raise ValueError(f"an argument with axes '{text}' cannot have shape {shape}")
+        return tuple(n if w.isupper() or n == 1 else w for w, n in zip(words, shape))
+
+
+def _annotation(axes: tuple[int | str, ...]) -> Any:
+    return kd.any[axes] if axes else kd.any
+
+
+def layer(*axes: str | None) -> Callable[[Callable[..., Any]], Layer]:
+    """Make a function of tensors a Layer; `axes` says for each positional parameter which axes are fixed (see above)."""
+    return lambda function: Layer(function, axes)
+
+
+def elementwise(function: Callable[..., Any]) -> Broadcasting:
+    """Make a function of broadcasting tensors a family of kernels in which every axis longer than 1 is named."""
+    return Broadcasting(function)
+
+
+class Broadcasting(Layer):
+    """A Layer whose axes are named by their position from the right."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function, (None,) * 8)
+
+    @staticmethod
+    def _type(text: str | None, array: Any) -> tuple[int | str, ...] | None:
+        if not isinstance(array, np.ndarray):
+            return None
+        return tuple(n if n == 1 else f"n{array.ndim - i}" for i, n in enumerate(array.shape))

@@ -1,0 +1,371 @@
+"""Tensor: data, grad, and the tape.
+
+In:  arrays.  Out: arrays and their gradients.  Every operation is one call of a kdsl kernel; when a gradient may be wanted, the
+call's *pullback* (the derived backward kernel with what the forward kept) is put on the tape. `backward()` walks the tape from
+the last call to the first. Read beside micrograd's engine.py; read before: kernels.py; read next: functional.py, module.py.
+
+    x = nn.Tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    x.grad                                     # Tensor([2.0, 4.0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Union
+
+import numpy as np
+
+import kdsl as kd
+from nn.kernels import Layer, elementwise
+
+Number = Union[bool, int, float]
+_state = {"grad": True}
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Run kernels without a tape."""
+    before, _state["grad"] = _state["grad"], False
+    try:
+        yield
+    finally:
+        _state["grad"] = before
+
+
+def grad_enabled() -> bool:
+    """Whether calls are put on the tape."""
+    return _state["grad"]
+
+
+class Node:
+    """One kernel call on the tape: its pullback, and the tensors it came from."""
+
+    __slots__ = ("outputs", "parents", "pullback")
+
+    def __init__(self, pullback: Callable[..., tuple[Any, ...]], parents: tuple[Tensor, ...], outputs: list[Tensor]) -> None:
+        self.pullback, self.parents, self.outputs = pullback, parents, outputs
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    `data` is a NumPy array, `grad` a Tensor of the same shape after `backward()` (None before), `requires_grad` says whether
+    gradients flow to it. Python floats in lists become f32.
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __array_priority__ = 1000
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        array = data if isinstance(data, (np.ndarray, np.generic)) else np.asarray(data)
+        if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
+            dtype = np.float32
+        self.data: np.ndarray = np.asarray(array, dtype=None if dtype is None else _numpy_dtype(dtype))
+        self.grad: Tensor | None = None
+        self.requires_grad = requires_grad
+        self.node: Node | None = None
+
+    # --- what it is ------------------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def T(self) -> Tensor:
+        return self.transpose(-2, -1)
+
+    def size(self, axis: int | None = None) -> Any:
+        return self.shape if axis is None else self.shape[axis]
+
+    def numel(self) -> int:
+        return self.data.size
+
+    def dim(self) -> int:
+        return self.data.ndim
+
+    def numpy(self) -> np.ndarray:
+        """The data as a NumPy array (not a copy)."""
+        return self.data
+
+    def item(self) -> Number:
+        """The only element as a Python number."""
+        return self.data.item()
+
+    def tolist(self) -> Any:
+        return self.data.tolist()
+
+    def detach(self) -> Tensor:
+        return Tensor(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.data, separator=", ", prefix="Tensor(")
+        return f"Tensor({text}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.data if dtype is None else self.data.astype(dtype)
+
+    # --- the tape --------------------------------------------------------------------------------------------------------
+    def backward(self, gradient: Any = None) -> None:
+        """Add d self / d leaf to the `grad` of every leaf that requires it. Without `gradient`, self must have one element."""
+        if gradient is None:
+            if self.data.size != 1:
+                raise RuntimeError(f"backward() of a tensor of shape {self.shape} needs a gradient of that shape: y.backward(g)")
+            gradient = np.ones(self.shape, self.dtype)
+        gradients: dict[int, np.ndarray] = {id(self): gradient.data if isinstance(gradient, Tensor) else np.asarray(gradient, self.dtype)}
+        if self.node is None:
+            _leave(self, gradients)
+        for node in _from_last_to_first(self):
+            if not any(id(t) in gradients for t in node.outputs):
+                continue
+            cotangents = [gradients.pop(id(t), None) for t in node.outputs]
+            filled = [np.zeros(t.shape, t.dtype) if c is None else c for c, t in zip(cotangents, node.outputs)]
+            for parent, g in zip(node.parents, node.pullback(*filled), strict=True):
+                if g is None or not parent.requires_grad:
+                    continue
+                gradients[id(parent)] = _add(gradients[id(parent)], g) if id(parent) in gradients else g
+                if parent.node is None:
+                    _leave(parent, gradients)
+
+    def zero_grad(self) -> None:
+        self.grad = None
+
+    # --- operators ---------------------------------------------------------------------------------------------------------
+    def __add__(self, other: Any) -> Tensor:
+        return apply(_add, self, other)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(_sub, self, other)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(_mul, self, other)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(_div, self, other)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return apply(_pow, self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return apply(_add, self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(_rsub, self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return apply(_mul, self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(_rdiv, self, other)
+
+    def __neg__(self) -> Tensor:
+        return apply(_neg, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return apply(_matmul, self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return apply(_lt, self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return apply(_le, self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return apply(_gt, self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return apply(_ge, self, other)
+
+    def eq(self, other: Any) -> Tensor:
+        return apply(_eq, self, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        if isinstance(index, Tensor):
+            return apply(_take, self, index, axis=0)
+        return apply(_getitem, self, index=_freeze(index))
+
+    # --- methods by torch's names ------------------------------------------------------------------------------------------
+    def exp(self) -> Tensor:
+        return apply(_exp, self)
+
+    def log(self) -> Tensor:
+        return apply(_log, self)
+
+    def sqrt(self) -> Tensor:
+        return apply(_sqrt, self)
+
+    def tanh(self) -> Tensor:
+        return apply(_tanh, self)
+
+    def sigmoid(self) -> Tensor:
+        return apply(_sigmoid, self)
+
+    def relu(self) -> Tensor:
+        return apply(_relu, self)
+
+    def abs(self) -> Tensor:
+        return apply(_abs, self)
+
+    def sum(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        return apply(_sum, self, axis=dim, keepdims=keepdim)
+
+    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        return apply(_mean, self, axis=dim, keepdims=keepdim)
+
+    def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        return apply(_max, self, axis=dim, keepdims=keepdim)
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return apply(_argmax, self, axis=dim, keepdims=keepdim)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return apply(_reshape, self, shape=_flat(shape))
+
+    view = reshape
+
+    def permute(self, *axes: Any) -> Tensor:
+        return apply(_permute, self, axes=_flat(axes))
+
+    def transpose(self, a: int, b: int) -> Tensor:
+        axes = list(range(self.ndim))
+        axes[a], axes[b] = axes[b], axes[a]
+        return self.permute(*axes)
+
+    def astype(self, dtype: Any) -> Tensor:
+        return apply(_astype, self, dtype=_numpy_dtype(dtype).name)
+
+    to = astype
+
+
+def apply(kernel: Any, *args: Any, **static: Any) -> Any:
+    """Call a kernel on Tensors, arrays and numbers; put the call on the tape if one of them requires a gradient.
+
+    `kernel` is a kdsl kernel or a Layer. Returns a Tensor, or a tuple of Tensors where the kernel returns several.
+    """
+    raw = [a.data if isinstance(a, Tensor) else a for a in args]
+    called = kernel.kernel(*raw) if isinstance(kernel, Layer) else kernel
+    if _state["grad"] and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        results, pullback = called.pullback(*raw, **static)
+        parents = tuple(p for a, r in zip(args, raw) for p in _floating_parents(a, r))
+        outputs = [Tensor(r) for r in (results if isinstance(results, tuple) else (results,))]
+        node = Node(pullback, parents, [t for t in outputs if _is_floating(t.data)])
+        for t in node.outputs:
+            t.requires_grad, t.node = True, node
+        return tuple(outputs) if isinstance(results, tuple) else outputs[0]
+    results = called(*raw, **static)
+    return tuple(map(Tensor, results)) if isinstance(results, tuple) else Tensor(results)
+
+
+def _floating_parents(argument: Any, raw: Any) -> list[Tensor]:
+    """The tensor that a gradient of this argument belongs to: one for each floating array argument."""
+    if not isinstance(raw, (np.ndarray, np.generic)) or not _is_floating(raw):
+        return []
+    return [argument if isinstance(argument, Tensor) else Tensor(raw)]
+
+
+def _is_floating(array: Any) -> bool:
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def _from_last_to_first(tensor: Tensor) -> list[Node]:
+    """The tape below `tensor`, every call before the calls that it used (no recursion: tapes are long)."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(tensor.node, False)] if tensor.node else []
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((p.node, False) for p in node.parents if p.node is not None)
+    return order[::-1]
+
+
+def _leave(leaf: Tensor, gradients: dict[int, np.ndarray]) -> None:
+    """Move a leaf's gradient from the walk to its `grad`."""
+    g = gradients.pop(id(leaf))
+    leaf.grad = Tensor(g if leaf.grad is None else _add(leaf.grad.data, g))
+
+
+def _flat(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else tuple(values)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype:
+    found = kd.as_dtype(dtype)
+    if found is None:
+        raise TypeError(f"{dtype!r} is no dtype")
+    return found.numpy
+
+
+_add = elementwise(lambda a, b: a + b)
+_sub = elementwise(lambda a, b: a - b)
+_rsub = elementwise(lambda a, b: b - a)
+_mul = elementwise(lambda a, b: a * b)
+_div = elementwise(lambda a, b: a / b)
+_rdiv = elementwise(lambda a, b: b / a)
+_pow = elementwise(lambda a, b: a**b)
+_neg = elementwise(lambda a: -a)
+_lt = elementwise(lambda a, b: a < b)
+_le = elementwise(lambda a, b: a <= b)
+_gt = elementwise(lambda a, b: a > b)
+_ge = elementwise(lambda a, b: a >= b)
+_eq = elementwise(lambda a, b: a == b)
+_exp = elementwise(lambda a: kd.exp(a))
+_log = elementwise(lambda a: kd.log(a))
+_sqrt = elementwise(lambda a: kd.sqrt(a))
+_tanh = elementwise(lambda a: kd.tanh(a))
+_sigmoid = elementwise(lambda a: kd.sigmoid(a))
+_relu = elementwise(lambda a: kd.where(a > 0, a, 0))
+_abs = elementwise(lambda a: kd.abs(a))
+_matmul = kd.kernel(lambda a, b: a @ b)
+_take = kd.kernel(lambda a, i, *, axis: kd.take(a, i, axis=axis))
+_getitem = kd.kernel(lambda a, *, index: a[_thaw(index)])
+_sum = kd.kernel(lambda a, *, axis, keepdims: kd.sum(a, axis=axis, keepdims=keepdims))
+_mean = kd.kernel(lambda a, *, axis, keepdims: kd.mean(a, axis=axis, keepdims=keepdims))
+_max = kd.kernel(lambda a, *, axis, keepdims: kd.max(a, axis=axis, keepdims=keepdims))
+_argmax = kd.kernel(lambda a, *, axis, keepdims: kd.argmax(a, axis=axis, keepdims=keepdims))
+_reshape = kd.kernel(lambda a, *, shape: kd.reshape(a, shape))
+_permute = kd.kernel(lambda a, *, axes: kd.permute_dims(a, axes))
+_astype = kd.kernel(lambda a, *, dtype: kd.astype(a, dtype))
+
+
+def _freeze(index: Any) -> Any:
+    """An index as a static value: slices become hashable."""
+    if isinstance(index, tuple):
+        return tuple(map(_freeze, index))
+    return ("slice", index.start, index.stop, index.step) if isinstance(index, slice) else index
+
+
+def _thaw(index: Any) -> Any:
+    if isinstance(index, tuple) and index[:1] == ("slice",):
+        return slice(*index[1:])
+    return tuple(map(_thaw, index)) if isinstance(index, tuple) else index
