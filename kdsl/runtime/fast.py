@@ -190,7 +190,7 @@ def _is_large(executable: Executable) -> bool:
         return True
     nothing = (ctypes.c_int64 * 1)()
     shapes += executable.result_shapes(nothing)
-    kinds = [spec.dtype for spec in (*executable.arguments, *executable.results)]
+    kinds = [spec.dtype for spec in executable.arguments] + [spec.dtype for spec in executable.results]
     touched = sum(math.prod(map(int, shape)) * dtype.bytes for shape, dtype in zip(shapes, kinds))
     return touched + executable.arena_bytes(nothing) >= SMALL_BYTES
 
@@ -253,7 +253,7 @@ def _usable() -> bool:
 def _owner_name(x: np.ndarray[Any, Any]) -> str | None:
     """The name of the allocator that an array's owner field points to."""
     try:
-        capsule = ctypes.cast(ctypes.c_void_p.from_address(id(x) + OWNER).value, ctypes.py_object).value
+        capsule = ctypes.cast(ctypes.c_void_p.from_address(id(x) + OWNER), ctypes.py_object).value
     except ValueError:
         return None
     return repr(capsule) if type(capsule).__name__ == "PyCapsule" else None

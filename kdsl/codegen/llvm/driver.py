@@ -96,7 +96,7 @@ def _is_large(kernel: Kernel, blocks: Extent) -> bool | list[tuple[Extent, int]]
     if moved == 0:
         for buffer in kernel.buffers:
             moved = moved + _bytes(buffer)
-    open_questions = []
+    open_questions: list[tuple[Extent, int]] = []
     for have, limit in ((moved, SERIAL_BYTES), (kernel.operations, SERIAL_OPERATIONS)):
         if isinstance(have, int):
             if have >= limit:
@@ -139,15 +139,15 @@ def _places(program: Program) -> tuple[dict[Buffer, tuple[int, int]], list[tuple
         fixed[buffer] = (offset, need)
     flexible: list[tuple[Extent, list[Buffer]]] = []
     for buffer in temporaries:
-        need = _bytes(buffer)
-        if isinstance(need, int):
+        size = _bytes(buffer)
+        if isinstance(size, int):
             continue
         free = [i for i, (_, others) in enumerate(flexible) if not any(meet(buffer, o) for o in others)]
-        place = next((i for i in free if flexible[i][0] == need), free[0] if free else None)
+        place = next((i for i in free if flexible[i][0] == size), free[0] if free else None)
         if place is None:
-            flexible.append((need, [buffer]))
+            flexible.append((size, [buffer]))
         else:
-            flexible[place] = (maximum(flexible[place][0], need), [*flexible[place][1], buffer])
+            flexible[place] = (maximum(flexible[place][0], size), [*flexible[place][1], buffer])
     return fixed, flexible
 
 
