@@ -8,16 +8,18 @@ Read before: ir/rules.py. Read next: tracer.py, operands.py.
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kdsl.errors import ArgumentError, KdslError, entry_point
+from kdsl.errors import ArgumentError, KdslError, for_the_user
 from kdsl.ir.location import find_location
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import Extent, at_least
+from kdsl.ir.tensor import Value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,11 +36,27 @@ class Check:
 
 @dataclass(eq=False)
 class Trace:
-    """A program in the making: its builder, what must be checked at the call, and whether the language itself is running."""
+    """A program in the making: its builder, what must be checked at the call, and whether the language itself is running.
+
+    A kernel that is traced within another (to be differentiated there) may use the outer kernel's tensors: each becomes a
+    further parameter, `captured[outer value] = (outer tracer, parameter)`.
+    """
 
     builder: Builder
     checks: list[Check] = field(default_factory=list)
     inside: bool = False
+    outer: Trace | None = None
+    captured: dict[Value, tuple[Any, Value]] = field(default_factory=dict)
+
+    def adopt(self, tracer: Any) -> Value | None:
+        """The parameter that stands for an outer kernel's tensor; None for one that belongs to no kernel in the making."""
+        outer = self.outer
+        while outer is not None and outer.builder is not tracer.builder:
+            outer = outer.outer
+        if outer is None:
+            return None
+        value = tracer.value
+        return self.captured.setdefault(value, (tracer, Value(value.type, value.name)))[1]
 
 
 class _State(threading.local):
@@ -65,7 +83,8 @@ def set_eager(run: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]
 @contextmanager
 def tracing(builder: Builder) -> Iterator[Trace]:
     """Emit into `builder` while the block runs; nested traces return to the outer one."""
-    outer, _state.trace = _state.trace, Trace(builder)
+    outer = _state.trace
+    _state.trace = Trace(builder, outer=outer)
     try:
         yield _state.trace
     finally:
@@ -77,7 +96,6 @@ def current() -> Trace | None:
     return _state.trace
 
 
-@entry_point
 def outside(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call outside a kernel."""
     if any(hasattr(a, "builder") for a in args):
@@ -92,19 +110,37 @@ def public(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         trace = _state.trace
         if trace is None:
-            return outside(call, args, kwargs)
+            try:
+                return outside(call, args, kwargs)
+            except Exception as error:
+                for_the_user(error)
+                raise
         if trace.inside:
             return function(*args, **kwargs)
         trace.inside = True
         trace.builder.location = find_location()
         try:
             return function(*args, **kwargs)
+        except TypeError:
+            _check_arguments(function, args, kwargs)
+            raise
         finally:
             trace.inside = False
 
     home = function.__module__.rpartition(".")[2]
     FUNCTIONS[f"random.{function.__name__}" if home == "random" else function.__name__] = call
     return call  # type: ignore[return-value]
+
+
+def _check_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Tell, in the user's words, that a call does not fit a definition."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as mistake:
+        shown = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        written = signature.replace(parameters=shown, return_annotation=signature.empty)
+        raise ArgumentError(f"kd.{function.__name__}: {mistake}", facts=(f"it takes {written}",)) from None
 
 
 def require(left: Extent, relation: str, right: Extent, mistake: KdslError) -> None:

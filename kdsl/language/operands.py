@@ -50,13 +50,16 @@ def traced(value: Value) -> Tracer:
 def known(x: Any) -> Known:
     """`x` as a Value, or as a Literal where it is a weak number."""
     if isinstance(x, Tracer):
-        if x.builder is not builder():
+        if x.builder is builder():
+            return x.value
+        adopted = current().adopt(x)  # type: ignore[union-attr]
+        if adopted is None:
             raise ArgumentError(
                 f"this {x.value.type} belongs to another kernel",
                 label="used here",
                 hint="a kernel's tensors live while it is traced: pass them as arguments and return them as results",
             )
-        return x.value
+        return adopted
     if isinstance(x, Value) or (isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)):
         return x
     if isinstance(x, (NamedSize, Size)):

@@ -29,7 +29,7 @@ _SPLIT, _FOLD = 0x9E3779B9, 0xBB67AE85  # split and fold_in draw under the key w
 
 
 @public
-def key(seed: Any, /) -> Tracer:
+def key(seed: dt.integer, /) -> Tracer:  # type: ignore[valid-type]  # so that no seed is compiled in
     """The key, u32[2], of an integer seed: its lower and upper 32 bits. Example: `kd.random.key(0)`."""
     number = known(seed)
     if isinstance(number, (bool, float)):
@@ -100,7 +100,7 @@ def split(key: Any, n: int = 2, /) -> Tracer:
 
 
 @public
-def fold_in(key: Any, i: Any, /) -> Tracer:
+def fold_in(key: Any, i: dt.integer, /) -> Tracer:  # type: ignore[valid-type]
     """A key for the integer i: different for every key and i. Example: `kd.random.fold_in(key, step)`."""
     number = value(i)
     if number.shape or not number.dtype.is_integer:

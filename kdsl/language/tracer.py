@@ -126,7 +126,7 @@ class Tracer:
         return FUNCTIONS["round"](self)
 
     # --- methods that NumPy's arrays have -----------------------------------------------------------------------------------
-    astype, take, squeeze, repeat, clip = map(_method, ("astype", "take", "squeeze", "repeat", "clip"))
+    astype, squeeze, clip = map(_method, ("astype", "squeeze", "clip"))
     sum, prod, max, min, mean, var, std = map(_method, ("sum", "prod", "max", "min", "mean", "var", "std"))
     any, all, argmax, argmin = map(_method, ("any", "all", "argmax", "argmin"))
 
@@ -136,6 +136,12 @@ class Tracer:
     def transpose(self, *axes: Any) -> Tracer:
         given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         return FUNCTIONS["permute_dims"](self, given or tuple(range(self.ndim))[::-1])
+
+    def take(self, indices: Any, axis: int | None = None) -> Tracer:
+        return FUNCTIONS["take"](self, indices, axis=axis)
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tracer:
+        return FUNCTIONS["repeat"](self, repeats, axis=axis)
 
     def swapaxes(self, first: int, second: int) -> Tracer:
         if not all_within((first, second), self.ndim):

@@ -55,6 +55,7 @@ def test_what_is_known_may_be_asked():
 
 NUMPYS = [
     lambda x: np.exp(x) + np.power(x, 2) - np.arctan2(x, 2) + np.absolute(x) + np.rint(x),
+    lambda x: x.take([0, 2], 1).repeat(2, 0),
     lambda x: np.float32(2) * x + x * np.float64(3) - np.int64(1),
     lambda x: np.array([1, 2, 3, 4], "f4") * x,
     lambda x: np.where(x > 0, x, -np.inf),
@@ -92,6 +93,18 @@ def test_numpys_functions_mean_the_same(n):
 def test_what_numpy_has_and_kdsl_does_not_is_told(body):
     with pytest.raises(ArgumentError):
         trace(body, X)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [(lambda x: PUBLIC["concat"](x, x), "kd.concat: too many positional"),
+     (lambda x: x.mean(dim=-1), "unexpected keyword argument 'dim'"),
+     (lambda x: PUBLIC["where"](x > 0, x), "missing a required argument: 'x2'")],
+)  # fmt: skip
+def test_calls_that_do_not_fit_are_told(body, text):
+    with pytest.raises(ArgumentError, match=text) as caught:
+        trace(body, X)
+    assert "= it takes (" in str(caught.value)
 
 
 def test_a_tracer_that_left_its_kernel_is_refused():
