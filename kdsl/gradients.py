@@ -141,7 +141,7 @@ class Split:
 
     @property
     def tensors(self) -> list[Any]:
-        return [*self.call.tensors, *self.cotangents.tensors]
+        return [*self.call.tensors, *self.traced.captured, *self.cotangents.tensors]
 
 
 def split(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Split:
@@ -184,7 +184,7 @@ class Vjp(Looking):
 
     def specialise(self, parts: Split, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        key = (parts.call.signature.key, parts.call.wrap, parts.cotangents.strides, target or self.kernel.target or default_target())
+        key = (parts.call.signature.key, parts.call.signature.strides, parts.call.wrap, parts.cotangents.strides, target or self.kernel.target or default_target())
         found = self._programs.get(key)
         if found is None or found.traced is not parts.traced:
             tree, wanted = gradient_tree(parts.call)
@@ -234,12 +234,12 @@ class Pullback(Looking):
         return forward.structured(flat[:count]), Pulled(self, call, traced, halves, kept)
 
     def _forward_half(self, call: Call, traced: Traced, target: str | None = None) -> tuple[Specialisation, pipeline.Halves]:
-        key = call.signature.key, call.wrap, target or self.kernel.target or default_target()
+        key = call.signature.key, call.signature.strides, call.wrap, target or self.kernel.target or default_target()
         found = self._forward.get(key)
         if found is None or found[0].traced is not traced:
             tree, wanted = gradient_tree(call)
             halves = pipeline.halves(traced.function, wanted)
-            compiled = pipeline.compile_half(halves.split.forward, call.signature.strides, target_named(key[2]), halves.record)
+            compiled = pipeline.compile_half(halves.split.forward, call.signature.strides, target_named(key[-1]), halves.record)
             found = self._forward[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap), halves
         return found
 
@@ -253,7 +253,7 @@ class Pullback(Looking):
             own = tuple(pulled.call.signature.leaves[i].strides for i in halves.split.needed)
             residuals = len(halves.split.backward.parameters) - len(own) - len(cotangents.tensors)
             strides = (*own, *(None,) * residuals, *cotangents.strides)
-            compiled = pipeline.compile_half(halves.split.backward, strides, target_named(key[2]), halves.record)
+            compiled = pipeline.compile_half(halves.split.backward, strides, target_named(key[-1]), halves.record)
             found = self._backward[key] = Specialisation(compiled, pulled.traced, tree, (), pulled.call.wrap)
         return found
 
@@ -358,7 +358,7 @@ def call_with_rule(kernel: Kernel, call: Call) -> Traced:
         builder.emit(Op.CALL, *parameters, function=inner.function, rule=rule, index=i) for i in range(len(inner.function.results))
     )
     program = Function(kernel.label, parameters, tuple(builder.equations), results, inner.function.location)  # type: ignore[arg-type]
-    return Traced(program, inner.tree, inner.checks)
+    return Traced(program, inner.tree, inner.checks, inner.captured)
 
 
 @dataclass(frozen=True, eq=False)

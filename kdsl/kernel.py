@@ -160,12 +160,12 @@ class Kernel(Looking):
 
     def specialise(self, call: Call, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        key = call.signature.key, call.wrap, target or self.target or default_target()
+        key = call.signature.key, call.signature.strides, call.wrap, target or self.target or default_target()
         with self._traces.lock:
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None or found.traced is not traced:
-                compiled = pipeline.compile_forward(traced.function, call.signature.strides, target_named(key[2]))
+                compiled = pipeline.compile_forward(traced.function, call.signature.strides, target_named(key[-1]))
                 found = self._programs[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap)
             return found
 

@@ -46,7 +46,7 @@ class SizeSource:
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """A call as the compiler sees it. `args` and `kwargs` are trees; `given` positional arguments were written by the caller."""
+    """A call as the compiler sees it; `key` is what its trace depends on, all but the strides. `args` and `kwargs` are trees; `given` positional arguments were written by the caller."""
 
     args: tuple[Tree, ...]
     kwargs: Mapping[str, Tree]
@@ -145,7 +145,7 @@ class Reader:
         keyword_trees = {
             name: work.argument(name, self.parameters.get(name, _UNKNOWN), value, None) for name, value in keywords.items()
         }
-        key = (arg_trees, tuple(keyword_trees.items()), tuple((leaf.type, leaf.strides) for leaf in work.leaves), given)
+        key = (arg_trees, tuple(keyword_trees.items()), tuple(leaf.type for leaf in work.leaves), given)
         signature = Signature(arg_trees, keyword_trees, tuple(work.leaves), tuple(work.sizes), given, key, tuple(name for name, _, _ in positional))
         return Call(signature, work.tensors, work.wrap)
 

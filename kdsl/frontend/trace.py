@@ -21,7 +21,7 @@ from kdsl.ir.location import code_of, find_location_of_mistake, kernel_boundary,
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import Extent, Size
 from kdsl.ir.tensor import Function, Location, Value
-from kdsl.language.dispatch import Check, current, require, tracing
+from kdsl.language.dispatch import Check, Trace, current, require, tracing
 from kdsl.language.operands import value as as_value
 from kdsl.language.sizes import NamedSize
 from kdsl.language.tracer import Tracer
@@ -29,11 +29,15 @@ from kdsl.language.tracer import Tracer
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A traced kernel. `tree`: the structure of its results; `checks`: what each call must check of its named sizes."""
+    """A traced kernel. `tree`: the structure of its results; `checks`: what each call must check of its named sizes.
+
+    `captured`: tensors of an outer kernel that its body uses; they are the last parameters of the function.
+    """
 
     function: Function
     tree: Tree
     checks: tuple[Check, ...] = ()
+    captured: tuple[Tracer, ...] = ()
 
 
 def trace(function: Callable[..., Any], signature: Signature, name: str) -> Traced:
@@ -42,9 +46,10 @@ def trace(function: Callable[..., Any], signature: Signature, name: str) -> Trac
     builder = Builder()
     with tracing(builder) as running:
         args, kwargs = signature.rebuild(Tracer(builder, p) for p in parameters)
-        tree, results = _results(lambda: _run_body(function, args, kwargs), function, name, builder)
-    program = Function(name, parameters, tuple(builder.equations), results, location_of_call(function))
-    return Traced(program, tree, tuple(running.checks))
+        tree, results = _results(lambda: _run_body(function, args, kwargs), function, name, running)
+    tracers, values = zip(*running.captured.values()) if running.captured else ((), ())
+    program = Function(name, parameters + values, tuple(builder.equations), results, location_of_call(function))
+    return Traced(program, tree, tuple(running.checks), tracers)
 
 
 @kernel_boundary
@@ -53,14 +58,14 @@ def _run_body(function: Callable[..., Any], args: list[Any], kwargs: dict[str, A
 
 
 def _results(
-    run: Callable[[], Any], function: Callable[..., Any], name: str, builder: Builder
+    run: Callable[[], Any], function: Callable[..., Any], name: str, running: Trace
 ) -> tuple[Tree, tuple[Value, ...]]:
     """The structure of what the body returns, and its values."""
     leaves: list[tuple[str, Any]] = []
     returned = run()
     tree = flatten(returned, _is_leaf, "result", leaves)
     wrong = _not_tensors(tree, "result")
-    foreign = [path for path, x in leaves if isinstance(x, Tracer) and x.builder is not builder]
+    foreign = [path for path, x in leaves if isinstance(x, Tracer) and x.builder is not running.builder and running.adopt(x) is None]
     if wrong or foreign:
         path, what = wrong[0] if wrong else (foreign[0], "tensor of another kernel")
         raise ResultError(
@@ -68,7 +73,7 @@ def _results(
             facts="results are tensors and Python numbers, in tuples, lists and dicts; None stays None",
             location=_return_location(run, function) or find_location_of_mistake(),
         )
-    builder.location = location_of_call(function)
+    running.builder.location = location_of_call(function)
     return tree, tuple(as_value(x) for _, x in leaves)
 
 
@@ -131,7 +136,7 @@ def inlined(traced: Traced, operands: list[Any]) -> list[Tracer]:
     running = current()
     assert running is not None
     place = running.builder.location
-    results = inline(traced.function, [as_value(x) for x in operands], running.builder)
+    results = inline(traced.function, [as_value(x) for x in (*operands, *traced.captured)], running.builder)
     running.builder.location = place
     running.checks.extend(traced.checks)
     return [Tracer(running.builder, r) for r in results]
@@ -146,7 +151,7 @@ def tracer_of(x: Any) -> Tracer:
 
 def has_tracers(call: Call) -> bool:
     """Whether a call happens inside a kernel that is being traced."""
-    return any(isinstance(x, Tracer) for x in call.tensors)
+    return current() is not None or any(isinstance(x, Tracer) for x in call.tensors)
 
 
 def require_equal(left: Extent, right: Extent, mistake: KdslError) -> None:
