@@ -60,11 +60,7 @@ def _logical(on_bool: Callable[..., Array], on_integers: Callable[..., Array]) -
 
 
 def _erf(x: Array) -> Array:
-    return (
-        np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)).astype(x.dtype)
-        if x.ndim
-        else np.asarray(math.erf(x), x.dtype)
-    )
+    return np.array([math.erf(v) for v in x.ravel().tolist()], x.dtype).reshape(x.shape)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -142,7 +138,9 @@ def _reduce(f: Callable[..., Array], op: Op) -> Meaning:
     def meaning(c: Context, e: Equation, x: Array) -> Array:
         if op in (Op.SUM, Op.PROD):
             return f(x, axis=e.attributes["axes"], dtype=x.dtype)
-        return f(x, axis=e.attributes["axes"], initial=constant(identity(op, e.result.dtype), e.result.dtype, c))
+        return f(
+            x, axis=e.attributes["axes"], initial=constant(identity(op, e.result.dtype), e.result.dtype, c)
+        )
 
     return meaning
 
@@ -173,7 +171,7 @@ def _take(c: Context, e: Equation, x: Array, index: Array) -> Array:
 
 
 def _grid(index: Array, n: int, axis: int) -> tuple[Array, ...]:
-    grid = list(np.indices(index.shape, sparse=True))
+    grid: list[Array] = list(np.indices(index.shape, sparse=True))
     grid[axis] = _checked(index, n, axis)
     return tuple(grid)
 
@@ -300,7 +298,7 @@ MEANING: dict[Op, Meaning] = {
     Op.SCATTER_ALONG: _scatter_along,
     Op.SORT: lambda c, e, x: np.take_along_axis(x, _argsort(c, e, x), e.attributes["axis"]),
     Op.ARGSORT: _argsort,
-    Op.SEARCHSORTED: lambda c, e, x, y: np.searchsorted(x, y, e.attributes["side"]),
+    Op.SEARCHSORTED: lambda c, e, x, y: np.asarray(np.searchsorted(x, y, e.attributes["side"])),
     Op.CALL: _call,
     Op.BARRIER: _plain(np.asarray),
 }
@@ -354,7 +352,11 @@ def _lone_name(extent: Extent) -> str | None:
 
 
 def evaluate(
-    function: Function, *arrays: Any, sizes: Mapping[str, int] | None = None, exact: bool = False, rounded: bool = True
+    function: Function,
+    *arrays: Any,
+    sizes: Mapping[str, int] | None = None,
+    exact: bool = False,
+    rounded: bool = True,
 ) -> tuple[Array, ...]:
     """The results of `function` for these arguments, new arrays of the results' dtypes.
 

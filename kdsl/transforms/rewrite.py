@@ -32,7 +32,7 @@ from kdsl.ir.tensor import (
     attribute_key,
 )
 
-Operands = tuple[Operand, ...]
+Operands = tuple[Any, ...]  # of Operand: a rule knows from the op which are values
 Attributes = dict[str, Any]
 
 
