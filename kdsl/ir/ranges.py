@@ -19,7 +19,9 @@ class Ranges:
     def __init__(self, sizes: frozenset[str] = frozenset()) -> None:
         self.sizes = sizes
         self.bounds: dict[str, tuple[Extent, Extent]] = {}
-        self.steps: dict[str, tuple[Extent, int]] = {}  # a loop index is its first value plus a multiple of its tile
+        self.steps: dict[
+            str, tuple[Extent, int]
+        ] = {}  # a loop index is its first value plus a multiple of its tile
 
     def add(self, name: str, least: Extent, greatest: Extent) -> None:
         self.bounds.pop(name, None)
@@ -47,13 +49,17 @@ class Ranges:
                 opened = opened - Size({monomial: factor}) + factor * (a - Size({(("//", a, b),): b}))
         if isinstance(opened, int):
             return opened % tile == 0
-        return all(f % tile == 0 or any(self._is_multiple_atom(a, tile) for a in m) for m, f in opened.terms.items())
+        return all(
+            f % tile == 0 or any(self._is_multiple_atom(a, tile) for a in m) for m, f in opened.terms.items()
+        )
 
     def _is_multiple_atom(self, atom: tuple, tile: int) -> bool:
         if atom[0] == "name":
             lo, step = self.steps.get(atom[1], (0, 1))
             return step % tile == 0 and self.is_multiple(lo, tile)
-        return atom[0] in ("min", "max") and self.is_multiple(atom[1], tile) and self.is_multiple(atom[2], tile)
+        return (
+            atom[0] in ("min", "max") and self.is_multiple(atom[1], tile) and self.is_multiple(atom[2], tile)
+        )
 
     def inside(self, index: Extent, extent: Extent) -> bool:
         """Whether 0 <= index < extent for all values of the names."""
@@ -130,7 +136,9 @@ class Ranges:
                     continue
                 others = list(monomial)
                 others.remove(atom)
-                if inner is None or not all(a[0] == "name" and a[1] != name and self._is_natural(a[1]) for a in others):
+                if inner is None or not all(
+                    a[0] == "name" and a[1] != name and self._is_natural(a[1]) for a in others
+                ):
                     return 0
                 signs.add(inner if factor > 0 else -inner)
         return signs.pop() if len(signs) == 1 else 0
@@ -152,7 +160,8 @@ class Ranges:
 
     def _open_atom(self, e: Size, depth: int) -> bool:
         """Replace one min, max, // or % by its bounds: either will do, or both must hold."""
-        for monomial, factor in e.terms.items():
+        choices = sorted(e.terms.items(), key=lambda item: not any(a[0] in ("min", "max") for a in item[0]))
+        for monomial, factor in choices:  # those with a choice first: one of their sides may cancel the rest
             for atom in monomial:
                 if atom[0] == "name":
                     continue
@@ -193,7 +202,13 @@ class Ranges:
         constant = greatest.terms.get((), 0)
         whole = divide(greatest - constant, b)
         if whole is not None:
-            return whole + constant // b if isinstance(b, int) else whole - 1 if constant < 0 else whole + constant
+            return (
+                whole + constant // b
+                if isinstance(b, int)
+                else whole - 1
+                if constant < 0
+                else whole + constant
+            )
         return a if self.natural(a, depth) else None
 
 

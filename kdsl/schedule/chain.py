@@ -17,16 +17,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import kdsl.dtypes as dt
 from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import REDUCTIONS, Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, ceildiv, maximum, minimum, size
+from kdsl.ir.sizes import Extent, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
-from kdsl.schedule.packing import Packed, along, pack, tiles_along
+from kdsl.schedule.packing import Packed, along, pack, row_major, tile_count, tiles_along
 from kdsl.schedule.register_tile import Segment, Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
 
@@ -47,7 +48,7 @@ class _Strip:
         self.frame: DotFrame = plan.frame
         self.size = plan.letters.size
         self.line: Letter = self.frame.line  # type: ignore[assignment]
-        self.length: int = self.size[self.line]  # type: ignore[assignment]
+        self.length: Extent = self.size[self.line]
         self.row = self.frame.row
         self.rows: Extent = 1 if self.row is None else self.size[self.row]
         widest = max((p.equation.result.dtype.compute for p in self.frame.products), key=lambda d: d.bytes)
@@ -59,12 +60,29 @@ class _Strip:
         self.consumers = [p for p in self.frame.products if p.column != self.line]
         self.packing: list[ir.Kernel] = []
         self.packed: dict[Product, Packed | None] = {p: self._pack(p) for p in self.frame.products}
-        width = -(-self.length // self.t.columns) * self.t.columns + target.lanes(4) * 2  # rows in different cache sets
-        self.strips = {v: ir.Near(f"strip{i}", v.dtype.compute, (self.t.rows, width)) for i, v in enumerate(self.frame.strips)}
+        self.known = isinstance(self.length, int)
+        width = tile_count(self.length, self.t.columns) * self.t.columns + target.lanes(4) * 2  # rows in different cache sets
+        self.strips: dict[Value, ir.Near | ir.Buffer] = {v: self._strip(i, v, width) for i, v in enumerate(self.frame.strips)}
         self.near_rows = {p: ir.Near(f"rows{i}", p.equation.result.dtype.compute, (self.t.rows, self.size[p.k[-1]]))
                           for i, p in enumerate(self.producers) if self._computed(p)}  # fmt: skip
 
     # --- operands ------------------------------------------------------------------------------------------------------
+    def _strip(self, number: int, v: Value, width: Extent) -> ir.Near | ir.Buffer:
+        """Where a line value waits: near memory, or, where the line's extent is not known, one strip for each outer step."""
+        if isinstance(width, int):
+            return ir.Near(f"strip{number}", v.dtype.compute, (self.t.rows, width))
+        shape = (*(self.size[x] for x in self.frame.outer), self.t.rows, width)
+        return ir.Buffer(f"{self.plan.name}_strip{number}", v.dtype.compute, shape, row_major(shape), "temporary")
+
+    def strip_view(self, v: Value, column: Extent) -> ir.View:
+        strip = self.strips[v]
+        outer = () if isinstance(strip, ir.Near) else tuple(self.outer[x] for x in self.frame.outer)
+        return ir.View(strip, (*outer, ir.axis(0), column))
+
+    def put(self, v: Value, column: Extent, tile: ir.Tile) -> ir.Statement:
+        view = self.strip_view(v, column)
+        return ir.Put(view.memory, view.index, tile) if isinstance(view.memory, ir.Near) else ir.Store(view, tile)
+
     def _stored(self, p: Product, operand: int, letter: Letter | None) -> Extent | None:
         """The stride along a letter of an operand that lies in memory; None if it is computed or has none."""
         at = {x: (ir.axis(0) if x == letter else size(f"at{x}")) for x in self.size}
@@ -74,7 +92,7 @@ class _Strip:
     def _pack(self, p: Product) -> Packed | None:
         if p.column is None or not p.k or any(self.size[x] == 0 for x in p.k):
             return None
-        tiles = ceildiv(self.rows, self.t.rows)
+        tiles = tile_count(self.rows, self.t.rows)
         if self._stored(p, p.b, p.column) == 1 and isinstance(tiles, int) and tiles <= 4:
             return None
         kernel_, packed = pack(self.values, p.equation, p.b, p.column, p.k, self.t.columns)
@@ -103,16 +121,18 @@ class _Strip:
 
     # --- the nest ------------------------------------------------------------------------------------------------------
     def kernels(self) -> list[ir.Kernel]:
-        row_tiles = ceildiv(self.rows, self.t.rows)
+        row_tiles = tile_count(self.rows, self.t.rows)
         block = max(1, 48 // self.t.rows)
         checked = not isinstance(self.rows, int)
         if self.row is None:
             body = tuple(self.row_tile(0, 1, False))
+        elif not self.known:
+            body = tiles_along(self.rows, self.t.rows, 0, row_tiles, "t", lambda t, nr, _: tuple(self.row_tile(t, nr, checked)))
         else:
             body = tiles_along(self.rows, self.t.rows, size("rb"), minimum(size("rb") + block, row_tiles), "t",
                                lambda t, nr, _: tuple(self.row_tile(t, nr, checked)))  # fmt: skip
             body = (ir.Parallel("rb", 0, row_tiles, block, body),)
-        nears = tuple(self.strips.values()) + tuple(self.near_rows.values())
+        nears = tuple(x for x in self.strips.values() if isinstance(x, ir.Near)) + tuple(self.near_rows.values())
         body = self._with_nears(body, nears)
         for i, x in reversed(list(enumerate(self.frame.outer))):
             body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
@@ -128,16 +148,20 @@ class _Strip:
             return (ir.Parallel(first.index, first.lo, first.hi, first.tile, (*nears, *first.body)),)
         return (*nears, *body)
 
-    def bounds(self, t: Extent, nr: int) -> tuple[Extent, Extent]:
-        """Panels of the line that matter for a row tile: from, to."""
-        lo: Extent = 0
-        hi: Extent = ceildiv(self.length, self.t.columns)
+    def bounds(self, t: Extent, nr: int) -> tuple[Extent, Extent | None]:
+        """Panels of the line that matter for a row tile: from; to (None: all)."""
         cut, first = self.frame.cut, t * self.t.rows
+        lo: Extent = 0
+        hi: Extent | None = None
         if cut is not None and cut.below is not None:
-            hi = maximum(0, minimum(hi, (first + nr - 1 + cut.below) // self.t.columns + 1))
+            hi = maximum(0, (first + nr - 1 + cut.below) // self.t.columns + 1)
         if cut is not None and cut.above is not None:
             lo = maximum(0, (first - cut.above) // self.t.columns)
         return lo, hi
+
+    def upto(self, limit: Extent) -> Extent:
+        """The panel where the walk along the line ends, at most `limit`."""
+        return limit if self.hi is None else minimum(self.hi, limit)
 
     def row_tile(self, t: Extent, nr: int, checked: bool) -> list[ir.Statement]:
         """All passes for one tile of rows."""
@@ -145,8 +169,7 @@ class _Strip:
         self.row_values: dict[Value, ir.Tile] = {}
         self.inner = Known({})
         out: list[ir.Statement] = []
-        lo, hi = self.bounds(t, nr)
-        self.lo, self.hi = lo, hi
+        self.lo, self.hi = self.bounds(t, nr)
         for p in self.near_rows:
             out += self.compute_rows(p)
         for k in range(self.frame.passes):
@@ -177,19 +200,20 @@ class _Strip:
         acc = {e: self.values.name("fold") for e in folds}
         start = {e: ir.Constant(identity(e.op, e.result.dtype), e.result.dtype.compute, (self.nr, columns)) for e in folds}
         rests: dict[Equation, list[ir.Tile]] = {e: [] for e in folds}
-        full, total = self.length // columns, ceildiv(self.length, columns)
+        full = self.length // columns
 
         def panel(p: Extent, nc: int, carried: bool) -> tuple[list[ir.Statement], tuple[ir.Carry, ...]]:
-            place = self.place({self.line: p * columns + ir.axis(1)}, nc)
+            edge = frozenset() if carried or self.known else frozenset({self.line})
+            place = self.place({self.line: p * columns + ir.axis(1)}, nc, edge)
             known = Known(self.row_known())
             body: list[ir.Statement] = []
             for q in made:
                 statements, tile = self.product(q, p, nc)
                 body += statements
                 known[q.equation.result] = tile
-            for v, near in self.strips.items():
+            for v in self.strips:
                 if when[v] < k:
-                    known[v] = ir.Load(ir.View(near, (ir.axis(0), p * columns + ir.axis(1))), (self.nr, nc))
+                    known[v] = ir.Load(self.strip_view(v, p * columns + ir.axis(1)), (self.nr, nc))
 
             def kept(v: Value) -> ir.Tile:
                 """A value that several want is named once."""
@@ -203,7 +227,7 @@ class _Strip:
                 return tile
 
             for v in puts:
-                body.append(ir.Put(self.strips[v], (ir.axis(0), p * columns + ir.axis(1)), kept(v)))
+                body.append(self.put(v, p * columns + ir.axis(1), kept(v)))
             for v in stores:
                 body.append(self.store(v, place, kept(v)))
             carries = []
@@ -215,25 +239,28 @@ class _Strip:
                 else:
                     name = self.values.name("rest")
                     rests[e].append(ir.Name(name, (self.nr, 1), tile.dtype))
+                    if edge:  # what lies beyond the line counts as nothing
+                        inside = ir.Map("lt", (ir.Index(1, (1, nc), dt.i64), ir.Scalar(self.length - p * columns, dt.i64)), dt.bool_)
+                        tile = ir.Map("where", (inside, tile, ir.Constant(identity(e.op, e.result.dtype), tile.dtype)), tile.dtype)
                     body.append(ir.Let(name, ir.Fold(_MONOID[e.op], tile, 1)))
             return body, tuple(carries)
 
-        if full:
+        if full != 0:
             index = self.values.name("p")
             body, carries = panel(size(index), columns, True)
-            out.append(ir.Stream(index, self.lo, minimum(self.hi, full), 1, tuple(body), carries))
-        rest = self.length % columns
-        if rest and self.frame.cut is None:
+            out.append(ir.Stream(index, self.lo, self.upto(full), 1, tuple(body), carries))
+        rest = self.length - full * columns
+        if isinstance(rest, int) and rest and self.frame.cut is None:
             body, _ = panel(full, rest, False)
             out += body
-        elif rest:
+        elif rest != 0:
             index = self.values.name("p")
-            body, _ = panel(size(index), rest, False)
+            body, _ = panel(size(index), rest if isinstance(rest, int) else columns, False)
             body, carries = self._rest_as_carries(body, folds, rests)
-            out.append(ir.Stream(index, maximum(self.lo, full), self.hi, 1, tuple(body), carries))
+            out.append(ir.Stream(index, maximum(self.lo, full), self.upto(tile_count(self.length, columns)), 1, tuple(body), carries))
         for e in folds:
             parts: list[ir.Tile] = list(rests[e])
-            if full:
+            if full != 0:
                 parts.insert(0, ir.Fold(_MONOID[e.op], ir.Name(acc[e], (self.nr, columns), e.result.dtype.compute), 1))
             value = parts[0]
             for other in parts[1:]:
@@ -271,7 +298,8 @@ class _Strip:
                 a: ir.Tile = ir.Load(ir.View(self.near_rows[p], (ir.axis(0), first + ir.axis(1))), (self.nr, n))
             else:
                 a = whole(self.values.operand(p.equation, p.a, here, Known({})), (self.nr, n))
-            there = Place({**self.outer, **slow, self.line: panel * self.t.columns + ir.axis(1), fast: first + ir.axis(0)}, (n, nc))
+            beyond = frozenset() if self.known else frozenset({self.line})
+            there = Place({**self.outer, **slow, self.line: panel * self.t.columns + ir.axis(1), fast: first + ir.axis(0)}, (n, nc), beyond)
             return ir.Dot(held, a, self.b_tile(p, panel, there))
 
         return accumulate(self.values, p.k, segments(0, self.size[p.k[-1]], self.t.k), start, step)
@@ -279,7 +307,7 @@ class _Strip:
     def consumer(self, p: Product, k: int) -> list[ir.Statement]:
         """A product that sums the strip, its maps and its outputs, panel by panel of its columns."""
         dtype: DType = p.equation.result.dtype.compute
-        strip = self.strips[self._strip_of(p)]
+        strip = self._strip_of(p)
         columns: Extent = 1 if p.column is None else self.size[p.column]
         outputs = [v for v in self.plan.outputs if self._behind(v, p)]
 
@@ -288,7 +316,7 @@ class _Strip:
             edge = frozenset({p.column}) if checked and p.column is not None else frozenset()
 
             def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
-                a = ir.Load(ir.View(strip, (ir.axis(0), first + ir.axis(1))), (self.nr, n))
+                a = ir.Load(self.strip_view(strip, first + ir.axis(1)), (self.nr, n))
                 place = Place({**self.outer, **column, self.line: first + ir.axis(0)}, (n, nc), edge)
                 return ir.Dot(held, a, self.b_tile(p, number, place))
 
@@ -300,16 +328,19 @@ class _Strip:
                 body.append(self.store(v, place, self.values.value(v, place, known)))
             return tuple(body)
 
-        return list(tiles_along(columns, self.t.columns, 0, ceildiv(columns, self.t.columns), self.values.name("c"), panel))
+        return list(tiles_along(columns, self.t.columns, 0, tile_count(columns, self.t.columns), self.values.name("c"), panel))
 
     def line_segments(self) -> list[Segment]:
         """The positions of the line that this row tile sums; whole panels as far as the line has whole units."""
         if self.frame.cut is None:
             return segments(0, self.length, self.t.k)
-        lo, hi = self.lo * self.t.columns, self.hi * self.t.columns
+        lo = self.lo * self.t.columns
         even = self.length // self.t.k * self.t.k
-        out = [Segment(lo, minimum(hi, even), self.t.k)] if even else []
-        return [*out, Segment(maximum(lo, even), minimum(hi, self.length), 1)] if even < self.length else out
+        out = [Segment(lo, self.columns_upto(even), self.t.k)] if even != 0 else []
+        return [*out, Segment(maximum(lo, even), self.columns_upto(self.length), 1)] if even != self.length else out
+
+    def columns_upto(self, limit: Extent) -> Extent:
+        return limit if self.hi is None else minimum(self.hi * self.t.columns, limit)
 
     def _strip_of(self, p: Product) -> Value:
         v = p.equation.operands[p.a]

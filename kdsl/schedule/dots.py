@@ -22,11 +22,11 @@ from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.rules import identity
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, Size, ceildiv, minimum, size
+from kdsl.ir.sizes import Extent, Size, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
 from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
-from kdsl.schedule.packing import Packed, pack, tiles_along
+from kdsl.schedule.packing import Packed, pack, tile_count, tiles_along
 from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
 
@@ -54,6 +54,7 @@ class _Product:
         self.target = target
         self.outer: dict[Letter, Extent] = {x: size(f"o{i}") for i, x in enumerate(self.frame.outer)}
         self.packing: list[ir.Kernel] = []
+        self.group = 4 if isinstance(self.rows, int) else 1  # row tiles that a panel of a holds: whole vectors, where that can be told
         self.a_packed, self.b_packed = self._pack_a(), self._pack_b()
 
     # --- operands ------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ class _Product:
         stored = self._stride(self.product.a, self.product.k[-1])
         if stored == 1 or stored == 0 or (stored is not None and self._few_columns()):
             return None
-        kernel_, packed = pack(self.values, self.product.equation, self.product.a, self.frame.row, self.product.k, 4 * self.t.rows)
+        kernel_, packed = pack(self.values, self.product.equation, self.product.a, self.frame.row, self.product.k, self.group * self.t.rows)
         self.packing.append(kernel_)
         return packed
 
@@ -83,7 +84,7 @@ class _Product:
 
     def _pack_b(self) -> Packed | None:
         """b is read in place if its vectors are contiguous and few row tiles read it, or it is small."""
-        tiles = ceildiv(self.rows, self.t.rows)
+        tiles = tile_count(self.rows, self.t.rows)
         few = isinstance(tiles, int) and tiles <= 4
         if self.product.column is None or not self._sums() or few and self._stride(self.product.b, self.product.column) == 1:
             return None
@@ -95,7 +96,7 @@ class _Product:
         """Rows of tile t (axis 0) by some k (axis 1)."""
         if self.a_packed is None:
             return whole(self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape)
-        view = self.a_packed.view(place, t // 4, t % 4 * self.t.rows + ir.axis(0))
+        view = self.a_packed.view(place, t // self.group, t % self.group * self.t.rows + ir.axis(0))
         return whole(self.values.load(view, place), place.shape)
 
     def b_tile(self, p: Extent, place: Place) -> ir.Tile:
@@ -157,7 +158,7 @@ class _Product:
     def kernels(self) -> list[ir.Kernel]:
         if any(self.size[x] == 0 for x in flat(self.plan.letters.values[self.product.equation.result])):
             return [self._nothing()]
-        row_tiles, panels = ceildiv(self.rows, self.t.rows), ceildiv(self.columns, self.t.columns)
+        row_tiles, panels = tile_count(self.rows, self.t.rows), tile_count(self.columns, self.t.columns)
         block, t_lo, t_hi = self._block("rb", row_tiles, self.t.row_tiles)
         column_block, p_lo, p_hi = self._block("cb", panels, self.t.panels)
         fast = self.product.k[-1] if self.product.k else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, flat
-from kdsl.ir.sizes import Extent, ceildiv, maximum, minimum, size
+from kdsl.ir.sizes import Extent, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.dot_values import Known, Place, Values, kernel
 
@@ -51,6 +51,11 @@ def row_major(shape: tuple[Extent, ...]) -> tuple[Extent, ...]:
 def temporary(name: str, value: Value, shape: tuple[Extent, ...]) -> ir.Buffer:
     """New memory of a program for the panels of `value`; f16 and bf16 are packed as the f32 that kernels compute with."""
     return ir.Buffer(name, value.dtype.compute, shape, row_major(shape), "temporary")
+
+
+def tile_count(n: Extent, tile: int) -> Extent:
+    """How many tiles cover n; one more than the full ones, maybe empty, where n is not known."""
+    return -(-n // tile) if isinstance(n, int) else n // tile + 1
 
 
 def tiles_along(n: Extent, tile: int, lo: Extent, hi: Extent, index: str, body: Callable[[Extent, int, bool], tuple[ir.Statement, ...]]
@@ -88,7 +93,7 @@ def pack(values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Let
     k = tuple(x for x in k if x in flat(letters.of(e, operand)))
     source = e.operands[operand]
     assert isinstance(source, Value)
-    panels = ceildiv(letters.size[letter], width)
+    panels = tile_count(letters.size[letter], width)
     shape = (*(letters.size[x] for x in outer), panels, *(letters.size[x] for x in k), width)
     buffer = temporary(f"{values.plan.name}_{values.name('panels')}", source, shape)
     packed = Packed(buffer, outer, k, width)

@@ -31,13 +31,13 @@ def is_alias(e: Equation) -> bool:
 class FreeValues:
     """What is free in one function, and who reads what through it."""
 
-    def __init__(self, function: Function, results: tuple[Value, ...], strides: Mapping[Value, Shape]) -> None:
+    def __init__(self, function: Function, results: tuple[Value, ...], strides: Mapping[Value, Shape], stored: Iterable[Equation] = ()) -> None:
         self.function, self.strides = function, strides
         self.made = {e.result: e for e in function.equations}
         self.kept_results = set(results)
         self.free: dict[Equation, bool] = {}
         self.masks: set[Equation] = set()
-        self.virtual = virtual_equations(function, results)
+        self.virtual = virtual_equations(function, results, set(stored))
         for e in function.equations:
             self.free[e] = self._is_free(e)
         self._index()

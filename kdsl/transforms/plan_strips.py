@@ -15,13 +15,14 @@ from __future__ import annotations
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import Illegal, Letter, flat
 from kdsl.ir.ops import REDUCTIONS, Op
-from kdsl.ir.sizes import Extent
+from kdsl.ir.sizes import Extent, names_in, substitute
 from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target
 from kdsl.transforms.cut import find_cut
 from kdsl.transforms.dot_facts import Facts, product_of
 
 STRIP_ROWS = 6
+LONG = 1024  # what a named size is taken to be where strips must stay near
 FOLDS = frozenset({Op.SUM, Op.PROD, Op.MAX, Op.MIN, Op.ANY, Op.ALL})
 
 
@@ -196,19 +197,23 @@ def want_inside(facts: Facts, v: Value, when: dict[Value, int], want) -> None:  
 
 def _check_sizes(facts: Facts, target: Target, line: Letter, row: Letter | None, products: list[Product], strips: tuple[Value, ...]) -> None:
     """Strips must stay near, and what every few rows walk over too."""
-    size = facts.letters.size
-    n = size[line]
-    if not isinstance(n, int):
-        raise Illegal("a strip along a letter whose extent is not known")
-    strip = max(1, len(strips)) * STRIP_ROWS * n * 4
+    size = {x: _guess(n) for x, n in facts.letters.size.items()}
+    strip = max(1, len(strips)) * STRIP_ROWS * size[line] * 4
     if strip > target.l2_bytes // 2:
         raise Illegal(f"strips of {strip} bytes do not stay near ({target.l2_bytes // 2})")
-    rows: Extent = 1 if row is None else size[row]
+    rows = 1 if row is None else size[row]
     for p in products:
-        walked: Extent = 4
+        walked = 4
         for x in {p.column, *p.k} - {None}:
-            walked = walked * size[x]  # type: ignore[index]
-        if not isinstance(walked, int):
-            raise Illegal("an operand of unknown size would be walked over by every row tile")
-        if walked > 4 * target.l2_bytes and not (isinstance(rows, int) and rows <= 2 * STRIP_ROWS):
+            walked *= size[x]  # type: ignore[index]
+        if walked > 4 * target.l2_bytes and rows > 2 * STRIP_ROWS:
             raise Illegal(f"an operand of {walked} bytes would be walked over by every {STRIP_ROWS} rows ({4 * target.l2_bytes})")
+
+
+def _guess(n: Extent) -> int:
+    """An extent; named sizes are taken to be LONG."""
+    if isinstance(n, int):
+        return n
+    got = substitute(n, dict.fromkeys(names_in(n), LONG))
+    assert isinstance(got, int)
+    return got

@@ -16,19 +16,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, SOURCES, Op
-from kdsl.ir.sizes import Extent
+from kdsl.ir.sizes import Extent, names_in, substitute
 from kdsl.ir.tensor import Equation, Function, Value
-from kdsl.transforms.cost import NEAR_BYTES, estimate
+from kdsl.transforms.cost import NEAR_BYTES
+
+LONG = 1024
 
 
-def virtual_equations(function: Function, results: Iterable[Value]) -> set[Equation]:
-    """The equations that every reader repeats."""
+def virtual_equations(function: Function, results: Iterable[Value], stored: set[Equation]) -> set[Equation]:
+    """The equations that every reader repeats; never those that a reader could not (`stored`)."""
     kept = set(results)
     made = {e.result: e for e in function.equations}
     folded = _folded(function, made)
     out: set[Equation] = set()
     for e in function.equations:
-        if e.result in kept:
+        if e.result in kept or e in stored:
             continue
         if e.op is Op.DOT:
             if _qualifies(e, folded) and not any(made.get(v) in out for v in e.values):
@@ -63,9 +65,16 @@ def _qualifies(e: Equation, folded: set[Value]) -> bool:
         for c, n in zip(letters, v.shape, strict=True):
             if c not in batch:
                 each = each * n
-        if not isinstance(each, int) or each > NEAR_BYTES:
+        if _long(each) > NEAR_BYTES:
             return False
-        largest = max(largest, estimate(v.type.count))
+        largest = max(largest, _long(v.type.count))
     if all(c in left and c in right for c in out):
         return False
-    return estimate(e.result.type.count) > largest and (bool(batch) or e.result in folded)
+    return _long(e.result.type.count) > largest and (bool(batch) or e.result in folded)
+
+
+def _long(n: Extent) -> int:
+    """A number for an extent; named sizes count as LONG."""
+    got = n if isinstance(n, int) else substitute(n, dict.fromkeys(names_in(n), LONG))
+    assert isinstance(got, int)
+    return got
