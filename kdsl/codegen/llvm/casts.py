@@ -31,7 +31,9 @@ def cast(w: Writer, v: Value, source: DType, target: DType) -> Value:
     if target.is_floating:
         return w.convert("uitofp" if unsigned else "sitofp", v, type)
     if v.const is not None:
-        return w.literal(v.const & 1 if source.kind == "bool" else v.const % (1 << source.bits) if unsigned else v.const, type)
+        return w.literal(
+            v.const & 1 if source.kind == "bool" else v.const % (1 << source.bits) if unsigned else v.const, type
+        )
     if source.bits < target.bits:
         return w.convert("zext" if unsigned else "sext", v, type)
     return w.convert("trunc", v, type)

@@ -48,7 +48,9 @@ def whole(w: Writer, k: Value) -> Value:
 def power_of_two(w: Writer, e: Value) -> Value:
     """2**e for an integer e in the range of normal numbers."""
     bias, shift, type = (127, 23, "float") if e.type == "i32" else (1023, 52, "double")
-    return w.convert("bitcast", w.binary("shl", w.binary("add", e, w.literal(bias, e.type)), w.literal(shift, e.type)), type)
+    return w.convert(
+        "bitcast", w.binary("shl", w.binary("add", e, w.literal(bias, e.type)), w.literal(shift, e.type)), type
+    )
 
 
 def scale(w: Writer, y: Value, k: Value) -> Value:
@@ -111,7 +113,9 @@ def tanh(w: Writer, x: Value) -> Value:
     one, two = w.literal(1.0, x.type), w.literal(2.0, x.type)
     s, size = w.binary("fmul", x, x), w.intrinsic("fabs", (x,))
     if x.type == "float":
-        p = polynomial(w, s, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1])
+        p = polynomial(
+            w, s, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]
+        )
     else:
         p = w.binary("fdiv",
                      polynomial(w, s, [-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3]),
@@ -148,7 +152,9 @@ def erf(w: Writer, x: Value) -> Value:
             0.11283791670954879, -0.3761263890318375, 0.1283791670955126])  # fmt: skip
         # 1 - exp(-t*t) * erfcx(t), a polynomial in (t - 2.5) / (t + 2.5)
         far = clamp(w, t, 0.0, 6.2)
-        u = w.binary("fdiv", w.binary("fsub", far, w.literal(2.5, x.type)), w.binary("fadd", far, w.literal(2.5, x.type)))
+        u = w.binary(
+            "fdiv", w.binary("fsub", far, w.literal(2.5, x.type)), w.binary("fadd", far, w.literal(2.5, x.type))
+        )
         scaled = polynomial(w, u, [
             3.426584157745285e-07, 1.3114092686403511e-07, -1.8011340797288152e-06, -2.314998950849681e-06,
             7.552406470861937e-06, 1.8617294135018403e-05, -3.418221946303844e-05, -0.00012887744294332978, 0.00022838037815709953, 0.0008759154649029062,
@@ -159,4 +165,6 @@ def erf(w: Writer, x: Value) -> Value:
     large = w.binary("fsub", one, tail)
     near = w.fma(small, x, x)
     far_value = w.intrinsic("copysign", (large, x))
-    return w.select(w.compare("fcmp ult", t, w.literal(bound, x.type)), near, w.select(w.compare("fcmp oeq", x, x), far_value, x))
+    return w.select(
+        w.compare("fcmp ult", t, w.literal(bound, x.type)), near, w.select(w.compare("fcmp oeq", x, x), far_value, x)
+    )

@@ -60,7 +60,9 @@ class Folds(Tiles):
         """All lanes into one, by halves."""
         while v.width > 1:
             half = v.width // 2
-            v = self.combine(monoid, self.shuffle(v, None, range(half)), self.shuffle(v, None, range(half, v.width)), dtype)
+            v = self.combine(
+                monoid, self.shuffle(v, None, range(half)), self.shuffle(v, None, range(half, v.width)), dtype
+            )
         return v
 
     def prefix(self, tile: ir.Prefix) -> Stored:
@@ -135,12 +137,13 @@ class Folds(Tiles):
         if width == 1:
             pointer = self.step(base, type, [offset])
             if mask is not None:
-                pointer = self.select(mask, pointer, Value("@zeros", "ptr"))
+                pointer = self.select(mask, pointer, self.fill_block(tile.fill, dtype))
             line = f"load {type}, ptr {pointer.text}, align {dtype.bytes}"
-            v = self.from_memory(self.read(line, (pointer,), type, 1, shared), dtype)
-            return v if mask is None else self.select(mask, v, fill)
+            return self.from_memory(self.read(line, (pointer,), type, 1, shared), dtype)
         offset = self.splat(offset, width)
-        pointers = self.pure(f"getelementptr {type}, ptr {base.text}, {offset.full} {offset.text}", (base, offset), "ptr", width)
+        pointers = self.pure(
+            f"getelementptr {type}, ptr {base.text}, {offset.full} {offset.text}", (base, offset), "ptr", width
+        )
         if mask is not None:
             mask = self.splat(mask, width)
         return self.gather_pointers(pointers, mask, dtype, fill, width, shared)

@@ -23,7 +23,11 @@ def sinh(w: Writer, x: Value) -> Value:
     """Hyperbolic sine, at most 4 ulp."""
     t = w.intrinsic("fabs", (x,))
     e = expm1(w, t)
-    near = w.binary("fmul", w.binary("fadd", e, w.binary("fdiv", e, w.binary("fadd", e, w.literal(1.0, x.type)))), w.literal(0.5, x.type))
+    near = w.binary(
+        "fmul",
+        w.binary("fadd", e, w.binary("fdiv", e, w.binary("fadd", e, w.literal(1.0, x.type)))),
+        w.literal(0.5, x.type),
+    )
     y = w.select(w.compare("fcmp olt", t, w.literal(20.0, x.type)), near, _half_exp(w, t))
     y = w.select(w.compare("fcmp olt", t, w.literal(1e-5 if x.type == "float" else 1e-9, x.type)), t, y)
     return w.intrinsic("copysign", (y, x))
@@ -53,7 +57,11 @@ def acosh(w: Writer, x: Value) -> Value:
     t = w.binary("fsub", x, w.literal(1.0, x.type))
     root = w.intrinsic("sqrt", (w.binary("fmul", t, w.binary("fadd", t, w.literal(2.0, x.type))),))
     far = w.binary("fadd", log(w, x), w.literal(LN2, x.type))
-    y = w.select(w.compare("fcmp olt", x, w.literal(1e5 if x.type == "float" else 1e9, x.type)), log1p(w, w.binary("fadd", t, root)), far)
+    y = w.select(
+        w.compare("fcmp olt", x, w.literal(1e5 if x.type == "float" else 1e9, x.type)),
+        log1p(w, w.binary("fadd", t, root)),
+        far,
+    )
     return w.select(w.compare("fcmp olt", x, w.literal(1.0, x.type)), w.literal(float("nan"), x.type), y)
 
 
@@ -62,7 +70,10 @@ def atanh(w: Writer, x: Value) -> Value:
     t = w.intrinsic("fabs", (x,))
     ratio = w.binary("fdiv", w.binary("fadd", t, t), w.binary("fsub", w.literal(1.0, x.type), t))
     y = w.binary("fmul", log1p(w, ratio), w.literal(0.5, x.type))
-    return w.intrinsic("copysign", (w.select(w.compare("fcmp olt", t, w.literal(1e-5 if x.type == "float" else 1e-9, x.type)), t, y), x))
+    return w.intrinsic(
+        "copysign",
+        (w.select(w.compare("fcmp olt", t, w.literal(1e-5 if x.type == "float" else 1e-9, x.type)), t, y), x),
+    )
 
 
 def sigmoid(w: Writer, x: Value) -> Value:

@@ -55,7 +55,9 @@ class Indices(Writer):
 
     def is_natural(self, x: Extent) -> bool:
         """Whether x >= 0 for sure."""
-        return isinstance(x, int) and x >= 0 or (not isinstance(x, int) and names_in(x) <= self.natural and at_least(x, 0))
+        return (
+            (isinstance(x, int) and x >= 0) or (not isinstance(x, int) and names_in(x) <= self.natural and at_least(x, 0))
+        )
 
     def integer(self, x: Extent, axes: Mapping[str, Value] | None = None) -> Value:
         """The value of an index expression; `axes` says what tile axes stand for."""
@@ -85,7 +87,11 @@ class Indices(Writer):
         a, b = self.integer(atom[1], axes), self.integer(atom[2], axes)
         if a.const is not None and b.const is not None and (b.const or atom[0] in ("min", "max")):
             x, y = a.const, b.const
-            return self.number({"//": lambda: x // y, "%": lambda: x % y, "min": lambda: min(x, y), "max": lambda: max(x, y)}[atom[0]]())
+            return self.number(
+                {"//": lambda: x // y, "%": lambda: x % y, "min": lambda: min(x, y), "max": lambda: max(x, y)}[
+                    atom[0]
+                ]()
+            )
         if atom[0] in ("min", "max"):
             return self.intrinsic(f"s{atom[0]}", (a, b))
         return self.floor_division(atom[0], a, b, self.is_natural(atom[1]) and self.is_natural(atom[2]))

@@ -24,7 +24,9 @@ Body = Callable[[Value, list[Value]], list[Value]]
 class InnerLoops(Folds):
     """Adds loops."""
 
-    def loop(self, name: str, start: Value, stop: Value, step: int, carried: Sequence[Value], body: Body, sure: bool) -> list[Value]:
+    def loop(
+        self, name: str, start: Value, stop: Value, step: int, carried: Sequence[Value], body: Body, sure: bool
+    ) -> list[Value]:
         """for i = start; i < stop (or i >= stop where step < 0); i += step. `sure`: runs at least once. Returns the carried values."""
         self.count += 1
         n = self.count
@@ -39,7 +41,10 @@ class InnerLoops(Folds):
         if sure:
             out.append(f"  br label %loop{n}")
         else:
-            out += [f"  %t{n} = icmp {before} i64 {start.text}, {stop.text}", f"  br i1 %t{n}, label %loop{n}, label %exit{n}"]
+            out += [
+                f"  %t{n} = icmp {before} i64 {start.text}, {stop.text}",
+                f"  br i1 %t{n}, label %loop{n}, label %exit{n}",
+            ]
         out += [f"loop{n}:", f"  %i{n} = phi i64 [ {start.text}, %{outer} ], [ %j{n}, %{end} ]"]
         for phi, first, next_ in zip(phis, carried, after, strict=True):
             out.append(f"  {phi.text} = phi {phi.full} [ {first.text}, %{outer} ], [ {next_.text}, %{end} ]")
@@ -166,16 +171,26 @@ class InnerLoops(Folds):
         step = self.width_of(inner.shape) if last_axis else 1
         count = inner.shape[axis] // step
         here = self.owner.place == self.depth
-        if count <= 4 * MOST or not here or (axis == len(at) - 1 and not last_axis) or not self.walkable(inner, frozenset({axis})):
+        if (
+            count <= 4 * MOST
+            or not here
+            or (axis == len(at) - 1 and not last_axis)
+            or not self.walkable(inner, frozenset({axis}))
+        ):
             return super().fold(tile, at, lane, width)
         lanes = step if last_axis else width
         looped = count // 4 * 4
 
         def part(p: Position) -> Value:
-            return self.splat(self.element(inner, (*at[:axis], p, *at[axis + 1 :]), axis if last_axis else lane, lanes), lanes)
+            return self.splat(
+                self.element(inner, (*at[:axis], p, *at[axis + 1 :]), axis if last_axis else lane, lanes), lanes
+            )
 
         def body(index: Value, carried: list[Value]) -> list[Value]:
-            return [self.combine(tile.monoid, part(self.add(index, self.number(u * step))), c, dtype) for u, c in enumerate(carried)]
+            return [
+                self.combine(tile.monoid, part(self.add(index, self.number(u * step))), c, dtype)
+                for u, c in enumerate(carried)
+            ]
 
         start = [self.splat(self.neutral(tile.monoid, dtype), lanes)] * 4
         parts = self.loop("f", self.number(0), self.number(looped * step), 4 * step, start, body, sure=True)

@@ -14,7 +14,14 @@ from kdsl.dtypes import DType
 
 Rule = Callable[[Writer, list[Value], DType], Value]
 
-COMPARE = {"eq": ("eq", "eq"), "ne": ("ne", "ne"), "lt": ("slt", "ult"), "le": ("sle", "ule"), "gt": ("sgt", "ugt"), "ge": ("sge", "uge")}
+COMPARE = {
+    "eq": ("eq", "eq"),
+    "ne": ("ne", "ne"),
+    "lt": ("slt", "ult"),
+    "le": ("sle", "ule"),
+    "gt": ("sgt", "ugt"),
+    "ge": ("sge", "uge"),
+}
 
 
 def plain(op: str) -> Rule:
@@ -151,13 +158,27 @@ def philox(w: Writer, key0: Value, key1: Value, number: Value) -> Value:
     keys = [key0, key1]
     for turn in range(10):
         if turn:
-            keys = [w.binary("add", k, w.literal(step, type)) for k, step in zip(keys, (0x9E3779B9, 0xBB67AE85), strict=True)]
+            keys = [
+                w.binary("add", k, w.literal(step, type))
+                for k, step in zip(keys, (0x9E3779B9, 0xBB67AE85), strict=True)
+            ]
         products = []
         for word, factor in ((c[0], 0xD2511F53), (c[2], 0xCD9E8D57)):
-            wide = w.binary("mul", w.convert("zext", word, "i64") if word.const is None else word_of(w, word), w.literal(factor, "i64"))
-            products.append((w.convert("trunc", w.binary("lshr", wide, w.literal(32, "i64")), type), w.convert("trunc", wide, type)))
+            wide = w.binary(
+                "mul",
+                w.convert("zext", word, "i64") if word.const is None else word_of(w, word),
+                w.literal(factor, "i64"),
+            )
+            products.append(
+                (w.convert("trunc", w.binary("lshr", wide, w.literal(32, "i64")), type), w.convert("trunc", wide, type))
+            )
         (high0, low0), (high1, low1) = products
-        c = [w.binary("xor", w.binary("xor", high1, c[1]), keys[0]), low1, w.binary("xor", w.binary("xor", high0, c[3]), keys[1]), low0]
+        c = [
+            w.binary("xor", w.binary("xor", high1, c[1]), keys[0]),
+            low1,
+            w.binary("xor", w.binary("xor", high0, c[3]), keys[1]),
+            low0,
+        ]
     which = w.convert("trunc", w.binary("and", number, w.literal(3, "i64")), type)
     out = c[3]
     for i in (2, 1, 0):

@@ -144,7 +144,12 @@ class Emitter(InnerLoops):
 
     def has_long_loop(self, tile: ir.Tile) -> bool:
         """Whether computing the tile takes a loop, which must stand where the Let does."""
-        if isinstance(tile, ir.Fold) and tile.tile.shape[tile.axis] > 4 * MOST or isinstance(tile, ir.Dot) and tile.a.shape[-1] > MOST:
+        if (
+            (isinstance(tile, ir.Fold)
+            and tile.tile.shape[tile.axis] > 4 * MOST)
+            or (isinstance(tile, ir.Dot)
+            and tile.a.shape[-1] > MOST)
+        ):
             return True
         return any(map(self.has_long_loop, ir.children(tile)))
 
@@ -231,7 +236,9 @@ class Emitter(InnerLoops):
 
         initial = [v for stored in first for v in stored.values.values()]
         if s.order == "backward":
-            steps = self.floor_division("//", self.subtract(self.subtract(hi, lo), self.number(1)), self.number(s.tile), False)
+            steps = self.floor_division(
+                "//", self.subtract(self.subtract(hi, lo), self.number(1)), self.number(s.tile), False
+            )
             start = self.add(lo, self.times(steps, self.number(s.tile)))
             final = self.loop(s.index, start, lo, -s.tile, initial, body, sure=count is not None)
         else:

@@ -91,7 +91,11 @@ def other_base(w: Writer, x: Value, unit: tuple[float, float], two: tuple[float,
 
 def log2(w: Writer, x: Value) -> Value:
     """Logarithm to base 2, at most 1.0 ulp; exact for powers of 2."""
-    unit = (1.4426950216293335, 1.9259629911266175e-8) if x.type == "float" else (1.4426950408889634, 2.0355273740931033e-17)
+    unit = (
+        (1.4426950216293335, 1.9259629911266175e-8)
+        if x.type == "float"
+        else (1.4426950408889634, 2.0355273740931033e-17)
+    )
     return other_base(w, x, unit, (1.0, 0.0))
 
 
@@ -172,7 +176,9 @@ def positive_power(w: Writer, x: Value, y: Value) -> Value:
     e = w.binary("fadd", e, w.fma(rest, e, rest))
     result = scale(w, w.binary("fadd", e, w.literal(1.0, x.type)), k)
     # x = 0 or infinity: the result is 0 or infinity by the sign of y
-    grows = w.binary("xor", w.compare("fcmp ogt", x, w.literal(1.0, x.type)), w.compare("fcmp olt", y, w.literal(0.0, x.type)))
+    grows = w.binary(
+        "xor", w.compare("fcmp ogt", x, w.literal(1.0, x.type)), w.compare("fcmp olt", y, w.literal(0.0, x.type))
+    )
     limit = w.select(grows, inf, w.literal(0.0, x.type))
     one = w.compare("fcmp oeq", x, w.literal(1.0, x.type))
     at_limit = w.binary("or", w.compare("fcmp oeq", x, w.literal(0.0, x.type)), w.compare("fcmp oeq", x, inf))
@@ -198,9 +204,12 @@ def power(w: Writer, x: Value, y: Value) -> Value:
     signed = w.select(is_odd, w.intrinsic("copysign", (result, x)), result)
     finite = w.compare("fcmp olt", w.intrinsic("fabs", (y,)), w.literal(INF, x.type))
     fraction = w.binary("and", finite, w.binary("xor", is_whole, w.splat(w.literal(True, "i1"), x.width)))
-    invalid = w.binary("and", w.binary("and", w.compare("fcmp olt", x, zero), fraction), w.compare("fcmp ogt", x, w.literal(-INF, x.type)))
+    invalid = w.binary(
+        "and",
+        w.binary("and", w.compare("fcmp olt", x, zero), fraction),
+        w.compare("fcmp ogt", x, w.literal(-INF, x.type)),
+    )
     result = w.select(invalid, w.literal(NAN, x.type), signed)
     result = w.select(w.compare("fcmp uno", x, y), w.binary("fadd", x, y), result)
     always = w.binary("or", w.compare("fcmp oeq", y, zero), w.compare("fcmp oeq", x, one))
     return w.select(always, one, result)
-

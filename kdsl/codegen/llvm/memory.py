@@ -2,7 +2,7 @@
 
 In:  a View and the positions of one element group: `width` lanes along one tile axis.  Out: its Value, or stores.
 An address is a chain of getelementptr, outermost loop first. A checked axis becomes a condition: for all lanes at once (then
-the load goes to a block of zeros and no lane mask is needed; stores branch) or lane by lane (a mask). Static ones vanish.
+the load goes to a block of the fill value and no lane mask is needed; stores branch) or lane by lane (a mask). Static ones vanish.
 Read before: indices.py. Read next: tiles.py.
 """
 
@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Union
 
+import numpy as np
+
 from kdsl.codegen.llvm.casts import from_bits, memory_bits
 from kdsl.codegen.llvm.indices import Indices
 from kdsl.codegen.llvm.writer import TYPES, Value, vector
 from kdsl.dtypes import DType
 from kdsl.ir.loops import Memory, Near, Reshaped, View
 from kdsl.ir.sizes import Extent, names_in, split
+from kdsl.ir.tensor import Literal
 
 Position = Union[int, Value]  # along one tile axis
 STORED = {"bool": "i8", "f16": "i16", "bf16": "i16"}  # where memory's type is not the register's
@@ -88,12 +91,16 @@ class Access(Indices):
             if term.const is not None:
                 constant += term.const
             else:
-                pointer = self.pure(f"getelementptr {type}, ptr {pointer.text}, i64 {term.text}", (pointer, term), "ptr")
+                pointer = self.pure(
+                    f"getelementptr {type}, ptr {pointer.text}, i64 {term.text}", (pointer, term), "ptr"
+                )
         if constant:
             pointer = self.pure(f"getelementptr {type}, ptr {pointer.text}, i64 {constant}", (pointer,), "ptr")
         return pointer
 
-    def address(self, plan: Plan, memory: Memory, at: Sequence[Position], lane: int, width: int) -> tuple[Value, Value | int | None]:
+    def address(
+        self, plan: Plan, memory: Memory, at: Sequence[Position], lane: int, width: int
+    ) -> tuple[Value, Value | int | None]:
         """(pointer of lane 0, step from lane to lane), or (pointers of all lanes, None) where the step varies."""
         base = self.pointers[root(memory)]
         type = STORED.get(memory.dtype.name, TYPES[memory.dtype.name])
@@ -138,7 +145,9 @@ class Access(Indices):
             factor = linear[0].get(lane, 0) if linear is not None and width > 1 else 0
             if width > 1 and factor in (1, -1) and linear is not None:
                 first = self.integer(index, self.axis_values(at, lane, 1))
-                lanes = self.unit_mask(first, self.integer(extent), int(factor), width, self.is_first_natural(index, at))
+                lanes = self.unit_mask(
+                    first, self.integer(extent), int(factor), width, self.is_first_natural(index, at)
+                )
                 if lanes is not None:
                     mask = lanes if mask is None else self.binary("and", mask, lanes)
                 continue
@@ -202,24 +211,29 @@ class Access(Indices):
         if isinstance(step, int) and step == 0 and not self.lane_checks(plan, lane):  # one element for all lanes
             width, mask = 1, None
         type = STORED.get(memory.dtype.name, TYPES[memory.dtype.name])
-        if isinstance(step, int) and step == 1 or width == 1:
-            guarded = uniform is not True
-            if isinstance(uniform, Value):
-                zeros = Value("@zeros", "ptr")
-                pointer = self.select(uniform, pointer, zeros)
+        if (isinstance(step, int) and step == 1) or width == 1:
+            if isinstance(uniform, Value):  # a jump, or a vector's choice by one bit, would cost more
+                pointer = self.select(uniform, pointer, self.fill_block(view.fill, memory.dtype))
             if mask is None:
                 line = f"load {vector(type, width)}, ptr {pointer.text}, align {memory.dtype.bytes}"
-                v = self.from_memory(self.read(line, (pointer,), type, width, shared), memory.dtype)
-            else:
-                v = self.masked_load(pointer, mask, memory.dtype, fill, width, shared)
-            if guarded:
-                v = self.select(uniform, v, self.splat(fill, v.width))  # type: ignore[arg-type]
-            return v
+                return self.from_memory(self.read(line, (pointer,), type, width, shared), memory.dtype)
+            return self.masked_load(pointer, mask, memory.dtype, fill, width, shared)
         if isinstance(uniform, Value):
             everywhere = self.splat(uniform, width)
             mask = everywhere if mask is None else self.binary("and", mask, everywhere)
         pointers = self.lane_pointers(pointer, step, type, width)
         return self.gather_pointers(pointers, mask, memory.dtype, fill, width, shared)
+
+    def fill_block(self, fill: Literal, dtype: DType) -> Value:
+        """A vector's worth of fill in memory: what is read in place of elements that are all outside."""
+        with np.errstate(all="ignore"):
+            one = np.asarray(fill).astype(dtype.numpy).tobytes()
+        name = f"fill_{one.hex()}"
+        text = "".join(f"\\{b:02X}" for b in one * self.lanes)
+        self.helpers.setdefault(
+            name, lambda: f'@{name} = internal constant [{len(one) * self.lanes} x i8] c"{text}", align 64'
+        )
+        return Value(f"@{name}", "ptr")
 
     @staticmethod
     def lane_checks(plan: Plan, lane: int) -> bool:
@@ -245,7 +259,9 @@ class Access(Indices):
         v = self.from_memory(v, dtype)
         return v if is_zero(fill) else self.select(mask, v, self.splat(fill, width))
 
-    def gather_pointers(self, pointers: Value, mask: Value | None, dtype: DType, fill: Value, width: int, shared: bool) -> Value:
+    def gather_pointers(
+        self, pointers: Value, mask: Value | None, dtype: DType, fill: Value, width: int, shared: bool
+    ) -> Value:
         type = STORED.get(dtype.name, TYPES[dtype.name])
         t, m = vector(type, width), f"<{width} x i1>"
         f = self.declare(f"llvm.masked.gather.v{width}{code(type)}.v{width}p0", t, (f"<{width} x ptr>", "i32", m, t))
@@ -277,7 +293,9 @@ class Access(Indices):
         elif mask is None:
             line = f"store {value.full} {value.text}, ptr {pointer.text}, align {bytes}"
         else:
-            f = self.declare(f"llvm.masked.store.v{width}{code(value.type)}.p0", "void", (value.full, "ptr", "i32", mask.full))
+            f = self.declare(
+                f"llvm.masked.store.v{width}{code(value.type)}.p0", "void", (value.full, "ptr", "i32", mask.full)
+            )
             line = f"call void {f}({value.full} {value.text}, ptr {pointer.text}, i32 {bytes}, {mask.full} {mask.text})"
         if uniform is True:
             self.line(line)
@@ -308,4 +326,3 @@ def code(type: str) -> str:
 
 def is_zero(v: Value) -> bool:
     return v.const == 0 or v.text == "0x0000000000000000"
-

@@ -12,8 +12,6 @@ from kdsl.codegen.llvm.kernel import Emitter
 from kdsl.ir.loops import Kernel, Program
 from kdsl.target import Target
 
-ZEROS = "@zeros = internal constant [128 x i8] zeroinitializer, align 64"  # what an element outside reads first
-
 
 def emit_kernels(program: Program, target: Target) -> tuple[str, dict[Kernel, str]]:
     """The text of all distinct kernels, and the name under which each kernel of the program stands there."""
@@ -30,13 +28,13 @@ def emit_kernels(program: Program, target: Target) -> tuple[str, dict[Kernel, st
                 helpers[helper] = write()
         if text not in bodies:
             name = "".join(c if c.isalnum() or c == "_" else "_" for c in kernel.name) or "kernel"
-            while name in taken or name in ("program", "arena", "shapes", "zeros"):
+            while name in taken or name in ("program", "arena", "shapes"):
                 name += "_"
             taken.add(name)
             bodies[text] = name
         names[kernel] = bodies[text]
     functions = [text.replace("@KERNEL", f"@{name}") for text, name in bodies.items()]
-    return "\n".join([ZEROS, *sorted(declarations), *helpers.values(), "", *functions]), names
+    return "\n".join([*sorted(declarations), *helpers.values(), "", *functions]), names
 
 
 def emit_module(program: Program, target: Target) -> str:

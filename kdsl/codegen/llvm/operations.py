@@ -85,7 +85,11 @@ def floor_div(w: Writer, x: list[Value]) -> Value:
     a, b = w.level(x)
     remainder = w.binary("frem", a, b)
     quotient = w.binary("fdiv", w.binary("fsub", a, remainder), b)
-    differs = w.binary("xor", w.compare("fcmp olt", remainder, w.literal(0.0, a.type)), w.compare("fcmp olt", b, w.literal(0.0, a.type)))
+    differs = w.binary(
+        "xor",
+        w.compare("fcmp olt", remainder, w.literal(0.0, a.type)),
+        w.compare("fcmp olt", b, w.literal(0.0, a.type)),
+    )
     below = w.binary("and", differs, w.compare("fcmp one", remainder, w.literal(0.0, a.type)))
     quotient = w.select(below, w.binary("fsub", quotient, w.literal(1.0, a.type)), quotient)
     rounded = w.intrinsic("floor", (quotient,))

@@ -171,7 +171,9 @@ class Tiles(Access):
         return self.element(tile.tile, tuple(inner), tile.axes[lane] if lane >= 0 else -1, width)
 
     def Slice(self, tile: ir.Slice, at: tuple[Position, ...], lane: int, width: int) -> Value:
-        moved = tuple(p + s if isinstance(p, int) else self.add(p, self.number(s)) for p, s in zip(at, tile.start, strict=True))
+        moved = tuple(
+            p + s if isinstance(p, int) else self.add(p, self.number(s)) for p, s in zip(at, tile.start, strict=True)
+        )
         return self.element(tile.tile, moved, lane, width)
 
     def Broadcast(self, tile: ir.Broadcast, at: tuple[Position, ...], lane: int, width: int) -> Value:
@@ -219,13 +221,18 @@ class Tiles(Access):
             return self.extract(stored.values[(*at[:-1], at[-1] - start)], start)
         if lane != len(at) - 1:
             valid = self.valid(stored.shape, at, lane, width)
-            rows = [self.pick(stored, (*at[:lane], at[lane] + min(i, valid - 1), *at[lane + 1 :]), -1, 1) for i in range(width)]
+            rows = [
+                self.pick(stored, (*at[:lane], at[lane] + min(i, valid - 1), *at[lane + 1 :]), -1, 1)
+                for i in range(width)
+            ]
             return self.collect(rows)
         first = stored.values[(*at[:-1], at[-1] - start)]
         if start == 0 and width == step:
             return first
         second = stored.values.get((*at[:-1], at[-1] - start + step))
         if start + width <= 2 * step:
-            return self.shuffle(first, second, [min(start + i, 2 * step - 1 if second is not None else step - 1) for i in range(width)])
+            return self.shuffle(
+                first, second, [min(start + i, 2 * step - 1 if second is not None else step - 1) for i in range(width)]
+            )
         valid = self.valid(stored.shape, at, lane, width)
         return self.collect([self.pick(stored, (*at[:-1], at[-1] + min(i, valid - 1)), -1, 1) for i in range(width)])

@@ -142,7 +142,11 @@ def _reduce_function(w: Writer, name: str, width: int, type: str, integer: str) 
     pair = f"{{ {t}, {ti} }}"
     lines = [f"define internal {pair} @{name}({t} %x) nounwind memory(none) {{", "entry:", *v.frames[0].lines]
     lines += [f"  br i1 {all_small.text}, label %near, label %far", "near:"]
-    lines += [f"  %n0 = insertvalue {pair} poison, {t} {r.text}, 0", f"  %n1 = insertvalue {pair} %n0, {ti} {q.text}, 1", f"  ret {pair} %n1"]
+    lines += [
+        f"  %n0 = insertvalue {pair} poison, {t} {r.text}, 0",
+        f"  %n1 = insertvalue {pair} %n0, {ti} {q.text}, 1",
+        f"  ret {pair} %n1",
+    ]
     lines.append("far:")
     f = Writer(w.target, w.lanes, w.declarations)
     f.count = v.count
@@ -155,7 +159,12 @@ def _reduce_function(w: Writer, name: str, width: int, type: str, integer: str) 
     a = f.select(small, r, f.collect(angles))
     b = f.select(small, q, f.collect(quarters))
     lines += f.frames[0].lines
-    lines += [f"  %f0 = insertvalue {pair} poison, {t} {a.text}, 0", f"  %f1 = insertvalue {pair} %f0, {ti} {b.text}, 1", f"  ret {pair} %f1", "}"]
+    lines += [
+        f"  %f0 = insertvalue {pair} poison, {t} {a.text}, 0",
+        f"  %f1 = insertvalue {pair} %f0, {ti} {b.text}, 1",
+        f"  ret {pair} %f1",
+        "}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -164,7 +173,9 @@ def sin_cos(w: Writer, x: Value) -> tuple[Value, Value]:
     r, q = reduce(w, x)
     z = w.binary("fmul", r, r)
     s = w.fma(w.binary("fmul", polynomial(w, z, SIN[x.type]), z), r, r)
-    c = w.fma(w.binary("fmul", z, z), polynomial(w, z, COS[x.type]), w.fma(z, w.literal(-0.5, x.type), w.literal(1.0, x.type)))
+    c = w.fma(
+        w.binary("fmul", z, z), polynomial(w, z, COS[x.type]), w.fma(z, w.literal(-0.5, x.type), w.literal(1.0, x.type))
+    )
     odd = w.compare("icmp ne", w.binary("and", q, w.literal(1, q.type)), w.literal(0, q.type))
     two = w.literal(2, q.type)
     shift = w.literal(30 if q.type == "i32" else 62, q.type)
@@ -204,7 +215,11 @@ def atan(w: Writer, x: Value) -> Value:
     below = w.select(large, t, w.select(middle, w.binary("fadd", t, one), one))
     u = w.binary("fdiv", above, below)
     z = w.binary("fmul", u, u)
-    base = w.select(large, w.literal(1.5707963267948966, x.type), w.select(middle, w.literal(0.7853981633974483, x.type), w.literal(0.0, x.type)))
+    base = w.select(
+        large,
+        w.literal(1.5707963267948966, x.type),
+        w.select(middle, w.literal(0.7853981633974483, x.type), w.literal(0.0, x.type)),
+    )
     if x.type == "float":
         p = polynomial(w, z, [8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1])
         y = w.fma(w.binary("fmul", p, z), u, u)
@@ -229,7 +244,9 @@ def asin(w: Writer, x: Value) -> Value:
 def acos(w: Writer, x: Value) -> Value:
     """Arc cosine, at most 4 ulp."""
     one = w.literal(1.0, x.type)
-    ratio = w.binary("fdiv", w.intrinsic("sqrt", (w.binary("fsub", one, x),)), w.intrinsic("sqrt", (w.binary("fadd", one, x),)))
+    ratio = w.binary(
+        "fdiv", w.intrinsic("sqrt", (w.binary("fsub", one, x),)), w.intrinsic("sqrt", (w.binary("fadd", one, x),))
+    )
     half = atan(w, ratio)
     return w.binary("fadd", half, half)
 
@@ -240,7 +257,9 @@ def atan2(w: Writer, y: Value, x: Value) -> Value:
     zero, pi = w.literal(0.0, x.type), w.literal(3.141592653589793, x.type)
     a, b = w.intrinsic("fabs", (y,)), w.intrinsic("fabs", (x,))
     ratio = w.binary("fdiv", a, b)
-    ratio = w.select(w.compare("fcmp oeq", a, b), w.select(w.compare("fcmp oeq", a, zero), zero, w.literal(1.0, x.type)), ratio)
+    ratio = w.select(
+        w.compare("fcmp oeq", a, b), w.select(w.compare("fcmp oeq", a, zero), zero, w.literal(1.0, x.type)), ratio
+    )
     angle = atan(w, ratio)
     integer = "i32" if x.type == "float" else "i64"
     left = w.compare("icmp slt", w.convert("bitcast", x, integer), w.literal(0, integer))

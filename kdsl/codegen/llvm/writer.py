@@ -157,7 +157,9 @@ class Writer:
             return Value(f"splat ({v.type} {v.text})", v.type, width)
         t = vector(v.type, width)
         one = self.pure(f"insertelement {t} poison, {v.type} {v.text}, i32 0", [v], v.type, width)
-        return self.pure(f"shufflevector {t} {one.text}, {t} poison, <{width} x i32> zeroinitializer", [one], v.type, width)
+        return self.pure(
+            f"shufflevector {t} {one.text}, {t} poison, <{width} x i32> zeroinitializer", [one], v.type, width
+        )
 
     def level(self, operands: Sequence[Value]) -> list[Value]:
         """All scalars, or all vectors of one width."""

@@ -52,6 +52,9 @@ def elementwise(op, operands, result, n, tile=16, extra=()):
     y = ir.Buffer("y", result, (n,), (1,), "result", 0)
     i = size("i")
     loads = [ir.Load(ir.View(b, (i + ir.axis(0),), (True,)), (tile,)) for b in buffers]
-    store = ir.Store(ir.View(y, (i + ir.axis(0),), (True,)), ir.Map(op, (*loads, *extra), result if result in (dt.f16, dt.bf16) and op == "cast" else result.compute))
+    store = ir.Store(
+        ir.View(y, (i + ir.axis(0),), (True,)),
+        ir.Map(op, (*loads, *extra), result if result in (dt.f16, dt.bf16) and op == "cast" else result.compute),
+    )
     kernel = ir.Kernel("map", (*buffers, y), (), (ir.Parallel("i", 0, n, tile, (store,)),))
     return ir.Program("map", (*buffers, y), (kernel,))

@@ -30,16 +30,24 @@ def values(d, seed, n=1003):
         return rng.integers(0, 2, n).astype(bool)
     if d.is_integer:
         info = np.iinfo(d.numpy)
-        special = np.array([info.min, info.max, 0, 1, min(2, info.max), info.max - 1, d.bits - 1, d.bits, d.bits + 1, info.min + 1])
-        mixed = np.concatenate([rng.integers(info.min, info.max, n // 2, d.numpy, True), rng.integers(0, 9, n, d.numpy)])
+        special = np.array(
+            [info.min, info.max, 0, 1, min(2, info.max), info.max - 1, d.bits - 1, d.bits, d.bits + 1, info.min + 1]
+        )
+        mixed = np.concatenate(
+            [rng.integers(info.min, info.max, n // 2, d.numpy, True), rng.integers(0, 9, n, d.numpy)]
+        )
         start = np.tile(special, 10) if seed else np.repeat(special, 10)
         return np.concatenate([start, mixed])[:n].astype(d.numpy)
     t = d.numpy
     tiny = np.finfo(t).tiny if d.name in ("f32", "f64") else ml_dtypes.finfo(t).tiny
-    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 2.5, -2.5, 0.5, 3, -3, float(tiny), -float(tiny) / 4], t)
+    special = np.array(
+        [0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 2.5, -2.5, 0.5, 3, -3, float(tiny), -float(tiny) / 4], t
+    )
     start = np.tile(special, 14) if seed else np.repeat(special, 14)
     with np.errstate(over="ignore"):
-        mixed = np.concatenate([rng.standard_normal(n // 3) * 3, rng.uniform(-1, 1, n // 3), np.exp(rng.uniform(-40, 40, n))])
+        mixed = np.concatenate(
+            [rng.standard_normal(n // 3) * 3, rng.uniform(-1, 1, n // 3), np.exp(rng.uniform(-40, 40, n))]
+        )
         return np.concatenate([start, mixed.astype(t)])[:n]
 
 
@@ -66,14 +74,19 @@ def legal(op, d):
     return d is not dt.bool_ or op not in NOT_BOOL
 
 
-CASES = [(op, d) for op in sorted(ELEMENTWISE - {Op.CAST, Op.BITCAST, Op.WHERE}, key=lambda o: o.value) for d in REGISTERS if legal(op, d)]
+CASES = [
+    (op, d)
+    for op in sorted(ELEMENTWISE - {Op.CAST, Op.BITCAST, Op.WHERE}, key=lambda o: o.value)
+    for d in REGISTERS
+    if legal(op, d)
+]
 
 
 @pytest.mark.parametrize(("op", "d"), CASES, ids=lambda x: getattr(x, "value", getattr(x, "name", None)))
 def test_op(op, d):
     arguments = [values(d, seed) for seed in range(2 if op in BINARY else 1)]
     result = dt.bool_ if op in TO_BOOL else d
-    out, = run(elementwise(op.value, (d,) * len(arguments), result, len(arguments[0])), *arguments)
+    (out,) = run(elementwise(op.value, (d,) * len(arguments), result, len(arguments[0])), *arguments)
     with np.errstate(all="ignore"):
         wanted = map_values(op.value, arguments, result)
         if op in INEXACT and d is dt.f32:
@@ -96,7 +109,7 @@ def test_same_for_other_lanes(op, d, level):
 @pytest.mark.parametrize("target", dt.ALL, ids=str)
 def test_cast(source, target):
     x = values(source, 0)
-    out, = run(elementwise("cast", (source,), target, len(x)), x)
+    (out,) = run(elementwise("cast", (source,), target, len(x)), x)
     from kdsl.ir.numbers import cast
 
     with np.errstate(all="ignore"):
@@ -108,14 +121,14 @@ def test_cast(source, target):
 def test_rounding_is_to_even_and_keeps_nan(name):
     d = dt.BY_NAME[name]
     x = np.random.default_rng(0).integers(0, 2**32, 20000, np.uint32).view(np.float32)
-    out, = run(elementwise(f"round_{name}", (dt.f32,), dt.f32, len(x)), x)
+    (out,) = run(elementwise(f"round_{name}", (dt.f32,), dt.f32, len(x)), x)
     with np.errstate(all="ignore"):
         assert_equal(out, x.astype(d.numpy).astype(np.float32))
 
 
 def test_where():
     c, a, b = values(dt.bool_, 0), values(dt.f32, 0), values(dt.f32, 1)
-    out, = run(elementwise("where", (dt.bool_, dt.f32, dt.f32), dt.f32, len(c)), c, a, b)
+    (out,) = run(elementwise("where", (dt.bool_, dt.f32, dt.f32), dt.f32, len(c)), c, a, b)
     assert_equal(out, np.where(c, a, b))
 
 
@@ -124,7 +137,7 @@ def test_bitcast(source, target):
     s, t = dt.BY_NAME[source], dt.BY_NAME[target]
     x = values(s, 0)
     x = x[x == x]
-    out, = run(elementwise("bitcast", (s,), t, len(x)), x)
+    (out,) = run(elementwise("bitcast", (s,), t, len(x)), x)
     np.testing.assert_array_equal(out.view(s.numpy), x)
 
 
@@ -140,5 +153,5 @@ def test_philox_gives_the_known_answers():
     words = [ir.Load(ir.View(key, (k,)), ()) for k in (0, 1)]
     store = ir.Store(ir.View(y, (i + ir.axis(0),), (True,)), ir.Map("philox", (*words, number), dt.u32))
     kernel = ir.Kernel("bits", (key, y), (), (ir.Parallel("i", 0, 9, 4, (store,)),))
-    out, = run(ir.Program("bits", (key, y), (kernel,)), np.zeros(2, np.uint32))
+    (out,) = run(ir.Program("bits", (key, y), (kernel,)), np.zeros(2, np.uint32))
     assert [hex(v) for v in out[:4]] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "ir"))
-import program_texts as texts  # noqa: E402
+import program_texts as texts
 
-from .harness import run  # noqa: E402
+from .harness import run
 
 CASES = [(name, sizes) for name in texts.PROGRAMS for sizes in texts.SIZES[name]]
 
