@@ -18,7 +18,7 @@ from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, RowPlan, flat
 from kdsl.ir.ops import REDUCTIONS, Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, size
+from kdsl.ir.sizes import Extent, ceildiv, floordiv, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.folds import COMBINE, PLACES, LineFold
 from kdsl.schedule.kernels import kernel
@@ -570,7 +570,7 @@ class _Rows:
         full = floordiv(n, step) * step
         carried = self.region(folds, letter, lo, minimum(lo + per, full), step, shape, False, None, inside)
         if full != n:
-            carried = self.region(folds, letter, full, minimum(lo + per, n), step, shape, True, carried, inside)
+            carried = self.region(folds, letter, maximum(lo, full), minimum(lo + per, n), step, shape, True, carried, inside)
         for fold, c in zip(folds, carried, strict=True):
             t.emit(ir.Store(self.column_view(fold.equation), fold.result(fold.collapse(c, 1)), fold.equation.location))
         for v in p.outputs:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal, RowPlan
-from kdsl.ir.ops import Op
+from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, time_of
@@ -41,18 +41,33 @@ class Group:
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
     """The kernels of a program, in launch order."""
     ready = prepare(repeat_sources(function), strides or {})
-    work = _Grouper(ready.function, ready.results, target, strides or {})
-    work.grow()
+    stored: set[Equation] = set()
+    while True:
+        work = _Grouper(ready.function, ready.results, target, strides or {}, stored)
+        try:
+            work.grow()
+            break
+        except _Stored as given_up:  # kernels planned so far repeat it: plan again without
+            stored |= given_up.equations
     plans = work.finish()
     aliases = dict(work.free.aliases(ready.results))
     return Grouping(function, tuple(plans), ready.results, aliases, tuple(work.refusals), ready.checks, dict(strides or {}))
 
 
+class _Stored(Exception):
+    """Virtual equations that some reader cannot repeat."""
+
+    def __init__(self, equations: set[Equation]) -> None:
+        self.equations = equations
+
+
 class _Grouper:
-    def __init__(self, function: Function, results: tuple[Value, ...], target: Target, strides: Mapping[Value, Shape]) -> None:
+    def __init__(
+        self, function: Function, results: tuple[Value, ...], target: Target, strides: Mapping[Value, Shape], stored: set[Equation]
+    ) -> None:
         self.function, self.results, self.target, self.strides = function, results, target, strides
         self.order = {e: i for i, e in enumerate(function.equations)}
-        self.free = FreeValues(function, results, strides)
+        self.free = FreeValues(function, results, strides, stored)
         self.home: dict[Equation, Group] = {}
         self.groups: list[Group] = []
         self.refusals: list[Refusal] = []
@@ -80,12 +95,32 @@ class _Grouper:
 
     # --- growing ---------------------------------------------------------------------------------------------------------
     def grow(self) -> None:
-        for e in self.function.equations:
-            if not self.free.is_free(e):
-                self.place(e)
+        for members in self.chains():
+            found = self.attempt(members) if len(members) > 1 else ""
+            if isinstance(found, str):
+                for e in members:
+                    self.place(e)
+            else:
+                g = self.new(found, members)
+                self.merge_around(g, [*self.producers(g), *self.siblings(g)])
         for g in list(self.groups):  # groups may have become mergeable through later members
             if g in self.groups:
                 self.merge_around(g, self.producers(g))
+
+    def chains(self) -> list[list[Equation]]:
+        """Maps with the only reader of each, which may be a fold: they share a kernel whatever else happens."""
+        chain: dict[Equation, list[Equation]] = {}
+        for e in self.function.equations:
+            if self.free.is_free(e):
+                continue
+            chain[e] = [e]
+            if e.op not in ELEMENTWISE and e.op not in REDUCTIONS:
+                continue
+            for v in dict.fromkeys(e.values):
+                q = self.free.made.get(v)
+                if q in chain and q.op in ELEMENTWISE and self.free.readers_of(q) == {e} and not self.free.is_read_outside(q, {e}):
+                    chain[e] += chain.pop(q)
+        return [sorted(members, key=self.order.__getitem__) for members in chain.values()]
 
     def place(self, e: Equation) -> None:
         found = self.attempt([e])
@@ -93,6 +128,8 @@ class _Grouper:
             stored = self.free.store_operands(e)
             if not stored:
                 raise Illegal(f"{e.op.value} by itself: {found}")
+            if given_up := self.free.virtual & set(stored):
+                raise _Stored(given_up)
             self.memo.clear()
             for q in stored:
                 self.place(q)

@@ -14,6 +14,7 @@ Read before: ir/frame.py. Read next: plan_rows.py, plan_dots.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from kdsl.ir.frame import Illegal, Letter, Letters, flat
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
@@ -56,6 +57,22 @@ class Union:
             elif self.extent[i] != 1:
                 out.append(i)
         return out
+
+    def letters(self, i: Node) -> tuple[Node, ...]:
+        """The letters of one axis."""
+        i = self.find(i)
+        if self.parts[i] is None:
+            return () if self.extent[i] == 1 else (i,)
+        return tuple(self.leaves((i,)))
+
+    def tie(self, i: Node, j: Node) -> None:
+        """Make two axes one."""
+        i, j = self.find(i), self.find(j)
+        if i != j:
+            if self.parts[i] is None and self.parts[j] is None and self.extent[i] == self.extent[j]:
+                self._set(self.parent, j, i)
+            else:
+                self.unify((i,), (j,))
 
     def unify(self, a: Iterable[Node], b: Iterable[Node]) -> None:
         """Make two rows of axes one, splitting where that helps; Illegal where they do not fit."""
@@ -102,6 +119,7 @@ def _splits(n: Extent, m: Extent) -> bool:
     return n != 0 and m != 0 and divide(n, m) is not None
 
 
+@lru_cache(maxsize=8192)
 def tied_axes(equation: Equation) -> list[tuple[int, int, int]]:
     """(operand, its axis, axis of the result) that are the same loop, for every op but DOT, RESHAPE and the scatters.
 
@@ -166,15 +184,18 @@ def letters_of(equations: Sequence[Equation], contiguous: Callable[[Value], bool
                 nodes = uses[e, i] = tuple((new(n),) for n in o.shape)
             operands.append(nodes)
         _tie(union, e, operands, made[e.result])
-    if _clash(union, made, uses):
+    rows = [nodes for nodes in (*made.values(), *uses.values()) if len(nodes) > 1]
+    if _clash(union, rows):
         raise Illegal("one value is wanted at two places at once")
     if soft:
-        _name_uses_alike(union, made, uses)
-        _name_bound_letters(union, equations, made, uses)
-    leaves = {v: tuple(tuple(union.leaves(axis)) for axis in nodes) for v, nodes in made.items()}
-    reads = {k: tuple(tuple(union.leaves(axis)) for axis in nodes) for k, nodes in uses.items()}
-    size = {x: union.extent[x] for nodes in (*leaves.values(), *reads.values()) for axis in nodes for x in axis}
-    return merge_letters(equations, Letters(leaves, reads, size), contiguous or (lambda v: True)) if soft else Letters(leaves, reads, size)
+        _name_uses_alike(union, uses, rows)
+        _name_bound_letters(union, equations, made, uses, rows)
+    leaves = union.letters
+    values = {v: tuple([leaves(i) for (i,) in nodes]) for v, nodes in made.items()}
+    reads = {k: tuple([leaves(i) for (i,) in nodes]) for k, nodes in uses.items()}
+    size = {x: union.extent[x] for nodes in (*values.values(), *reads.values()) for axis in nodes for x in axis}
+    found = Letters(values, reads, size)
+    return merge_letters(equations, found, contiguous or (lambda v: True)) if soft else found
 
 
 def _tie(union: Union, e: Equation, operands: list[Nodes], result: Nodes) -> None:
@@ -191,7 +212,7 @@ def _tie(union: Union, e: Equation, operands: list[Nodes], result: Nodes) -> Non
         _tie_scatter(union, e, operands, result)
         return
     for i, d, r in tied_axes(e):
-        union.unify(operands[i][d], result[r])
+        union.tie(operands[i][d][0], result[r][0])
 
 
 def _tie_scatter(union: Union, e: Equation, operands: list[Nodes], result: Nodes) -> None:
@@ -211,43 +232,48 @@ def _tie_scatter(union: Union, e: Equation, operands: list[Nodes], result: Nodes
             union.unify(node, result[d])
 
 
-def _clash(union: Union, made: dict[Value, Nodes], uses: dict[tuple[Equation, int], Nodes]) -> bool:
-    find, parts, extent = union.find, union.parts, union.extent
-    for table in (made, uses):
-        for nodes in table.values():  # type: ignore[attr-defined]
-            if len(nodes) < 2:
-                continue
-            seen = set()
-            for axis in nodes:
-                i = find(axis[0])
-                for leaf in (i,) if parts[i] is None else union.leaves((i,)):
-                    if extent[leaf] != 1:
-                        if leaf in seen:
-                            return True
-                        seen.add(leaf)
+def _clash(union: Union, rows: list[Nodes]) -> bool:
+    """Does a value have one letter on two axes?"""
+    parent, parts, extent = union.parent, union.parts, union.extent
+    for nodes in rows:
+        seen = set()
+        for (i,) in nodes:
+            while parent[i] != i:
+                i = parent[i]
+            if parts[i] is not None:
+                for leaf in union.leaves((i,)):
+                    if leaf in seen:
+                        return True
+                    seen.add(leaf)
+            elif extent[i] != 1:
+                if i in seen:
+                    return True
+                seen.add(i)
     return False
 
 
-def _name_uses_alike(union: Union, made: dict[Value, Nodes], uses: dict[tuple[Equation, int], Nodes]) -> None:
+def _name_uses_alike(union: Union, uses: dict[tuple[Equation, int], Nodes], rows: list[Nodes]) -> None:
     first: dict[Value, Nodes] = {}
     for (e, i), nodes in uses.items():
         value = e.operands[i]
         assert isinstance(value, Value)
         other = first.setdefault(value, nodes)
-        if other is nodes or all(union.leaves(a) == union.leaves(b) for a, b in zip(other, nodes, strict=True)):
+        if other is nodes or all(union.find(a) == union.find(b) for (a,), (b,) in zip(other, nodes, strict=True)):
             continue
         mark = union.mark()
         try:
-            for a, b in zip(other, nodes, strict=True):
-                union.unify(a, b)
-            if not _clash(union, made, uses):
+            for (a,), (b,) in zip(other, nodes, strict=True):
+                union.tie(a, b)
+            if not _clash(union, rows):
                 continue
         except Illegal:
             pass
         union.undo(mark)
 
 
-def _name_bound_letters(union: Union, equations: Sequence[Equation], made: dict[Value, Nodes], uses: dict[tuple[Equation, int], Nodes]) -> None:
+def _name_bound_letters(
+    union: Union, equations: Sequence[Equation], made: dict[Value, Nodes], uses: dict[tuple[Equation, int], Nodes], rows: list[Nodes]
+) -> None:
     bound: list[Node] = []
     for e in equations:
         if e.op in REDUCTIONS:
@@ -264,7 +290,7 @@ def _name_bound_letters(union: Union, equations: Sequence[Equation], made: dict[
                     continue
                 mark = union.mark()
                 union.unify((a,), (b,))
-                if not _clash(union, made, uses):
+                if not _clash(union, rows):
                     break
                 union.undo(mark)
 

@@ -25,6 +25,7 @@ from kdsl.transforms.letters import dropped, letters_of, moves, tied_axes
 
 DIRECT_ROWS = 16  # with so many rows that are kept, folds over other rows need no partial results
 PARTS = 16  # parts of a fold over rows
+SHORT_FOLD = 64  # a fold over so few elements is done in registers
 LARGE_LINE = 32 * 1024  # elements of a whole fold that are cut in parts
 
 
@@ -113,7 +114,7 @@ def _choose_line(w: _Walk) -> None:
         line = min(together, key=len)
         if len(line) > 1:
             line = frozenset({lane}) if lane is not None else line
-    elif final and _little_traffic(w):
+    elif final and (_little_traffic(w) or _short(w, final)):
         line = min(final, key=len)
     else:
         line = frozenset() if lane is None else frozenset({lane})
@@ -180,6 +181,14 @@ def _lane_through_moves(w: _Walk, e: Equation, operand: int, axes: tuple) -> Let
     return axes[-1][-1]
 
 
+def _short(w: _Walk, final: list[frozenset[Letter]]) -> bool:
+    """Is every fold one over a few elements, so that registers hold a tile of results meanwhile?"""
+    count: Extent = 1
+    for x in final[0]:
+        count = count * w.letters.size[x]
+    return isinstance(count, int) and count <= SHORT_FOLD and all(d == final[0] for d in final)
+
+
 def _little_traffic(w: _Walk) -> bool:
     values = {e.operands[i] for e, i in w.letters.uses}
     return all(all(isinstance(n, int) for n in v.shape) for v in values if isinstance(v, Value)) and (
@@ -233,11 +242,12 @@ def _parts(w: _Walk, partial: list[Equation], reduced: tuple[Letter, ...]) -> tu
     for x in w.rows:
         if x not in reduced:
             kept *= estimate(w.letters.size[x])
-    if kept >= DIRECT_ROWS:
+    exact = all(e.result.dtype.compute is e.result.dtype for e in partial)  # else sums would be rounded as they grow
+    if kept >= DIRECT_ROWS and exact:
         return {e: e.result for e in partial}, 0
     first = w.letters.size[reduced[0]]
     count = max(1, min(PARTS, first)) if isinstance(first, int) else PARTS
-    if count == 1:
+    if count == 1 and exact:
         return {e: e.result for e in partial}, 0
     return {e: _part(e, count) for e in partial}, count
 

@@ -1,0 +1,109 @@
+"""Which equations share a kernel: the fusions that users are promised, on programs that no pattern knows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+from kdsl import pipeline
+from kdsl.transforms.group import group
+from tests.schedule.grouped import agrees
+
+rng = np.random.default_rng(0)
+N, D = 37, 100
+
+
+def normal(*shape):
+    return rng.standard_normal(shape).astype("f4")
+
+
+def softmax(x):
+    e = kd.exp(x - kd.max(x, axis=-1, keepdims=True))
+    return e / kd.sum(e, axis=-1, keepdims=True)
+
+
+def softmax_without_maximum(x, b):
+    e = kd.exp(kd.tanh(x + b) * 4)
+    return e / kd.sum(e, axis=-1, keepdims=True)
+
+
+def log_softmax(x):
+    m = x - kd.max(x, axis=-1, keepdims=True)
+    return m - kd.log(kd.sum(kd.exp(m), axis=-1, keepdims=True))
+
+
+def softmax_down(x):
+    e = kd.exp(x - kd.max(x, axis=0, keepdims=True))
+    return e / kd.sum(e, axis=0, keepdims=True)
+
+
+def layer_norm(x, w, b):
+    c = x - kd.mean(x, axis=-1, keepdims=True)
+    return c * kd.rsqrt(kd.mean(c * c, axis=-1, keepdims=True) + 1e-5) * w + b
+
+
+def rms_norm(x, w):
+    return x * kd.rsqrt(kd.mean(x * x, axis=-1, keepdims=True) + 1e-5) * w
+
+
+def cross_entropy(x, t):
+    m = kd.max(x, axis=-1, keepdims=True)
+    total = kd.log(kd.sum(kd.exp(x - m), axis=-1)) + m[:, 0]
+    return kd.mean(total - kd.take_along_axis(x, t[:, None], axis=1)[:, 0])
+
+
+def cross_entropy_by_hit(x, t):
+    m = kd.max(x, axis=-1, keepdims=True)
+    hit = kd.sum(kd.where(kd.arange(D)[None, :] == t[:, None], x, 0.0), axis=-1)
+    return kd.mean(kd.log(kd.sum(kd.exp(x - m), axis=-1)) + m[:, 0] - hit)
+
+
+def gelu(x, b):
+    x = x + b
+    return 0.5 * x * (1 + kd.tanh(0.7978845608 * (x + 0.044715 * x * x * x)))
+
+
+def batch_norm(x):
+    c = x - kd.mean(x, axis=(0, 2), keepdims=True)
+    return c * kd.rsqrt(kd.mean(c * c, axis=(0, 2), keepdims=True) + 1e-5)
+
+
+def rotary(x, c):
+    return x * c + kd.concat([-x[:, D // 2 :], x[:, : D // 2]], axis=1)
+
+
+X, W, T = normal(N, D), normal(D), rng.integers(0, D, N)
+PROGRAMS = [
+    (softmax, [X]), (softmax_without_maximum, [X, W]), (log_softmax, [X]), (softmax_down, [X]), (layer_norm, [X, W, W]),
+    (rms_norm, [X, W]), (cross_entropy, [X, T]), (cross_entropy_by_hit, [X, T]), (gelu, [X, W]), (batch_norm, [normal(4, 6, 35)]),
+    (rotary, [X, X]), (lambda x, y: x + y.T, [normal(33, 40), normal(40, 33)]),
+]  # fmt: skip
+
+
+def count(grouping):
+    return sum(p.kind == "kernel" for p in grouping.plans)
+
+
+@pytest.mark.parametrize("function, arrays", PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
+def test_forward_is_one_kernel_and_right(function, arrays, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pipeline, "group", lambda f, *rest: seen.append(f) or group(f, *rest))
+    pipeline._programs.clear()
+    kd.kernel(function)(*arrays)
+    f = seen[-1]
+    grouping = agrees(list(f.parameters), list(f.equations), list(f.results), arrays)
+    assert count(grouping) == 1, [r.reason for r in grouping.refusals]
+
+
+@pytest.mark.parametrize("function, arrays", PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
+def test_backward_is_one_kernel_and_right(function, arrays, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pipeline, "group", lambda f, *rest: seen.append(f) or group(f, *rest))
+    k = kd.kernel(function)
+    cotangent = normal(*np.shape(k(*arrays)))
+    pipeline._programs.clear()
+    k.vjp(*arrays, cotangent)
+    f = seen[-1]
+    grouping = agrees(list(f.parameters), list(f.equations), list(f.results), [*arrays, cotangent])
+    assert count(grouping) == 1, [r.reason for r in grouping.refusals]
