@@ -25,7 +25,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-locate: Callable[[], Any] = lambda: None  # ir/location.py puts its own function here: where is the user right now?  # noqa: E731
+def _nowhere() -> Any:
+    return None
+
+
+locate: Callable[[], Any] = _nowhere  # ir/location.py puts its own function here: where is the user right now?
 
 
 class KdslError(Exception):
@@ -36,7 +40,13 @@ class KdslError(Exception):
         cls.__module__ = "kdsl"  # where users know it from, and what a traceback prints
 
     def __init__(
-        self, message: str, *, label: str = "", facts: tuple[str, ...] | list[str] | str = (), hint: str = "", location: Any = None
+        self,
+        message: str,
+        *,
+        label: str = "",
+        facts: tuple[str, ...] | list[str] | str = (),
+        hint: str = "",
+        location: Any = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -59,7 +69,9 @@ class KdslError(Exception):
         return _again, (type(self), self.message, self.label, self.facts, self.hint, self.location)
 
 
-def _again(kind: type[KdslError], message: str, label: str, facts: tuple[str, ...], hint: str, location: Any) -> KdslError:
+def _again(
+    kind: type[KdslError], message: str, label: str, facts: tuple[str, ...], hint: str, location: Any
+) -> KdslError:
     """The same mistake in another process."""
     return kind(message, label=label, facts=facts, hint=hint, location=location or False)
 
@@ -147,7 +159,9 @@ def _places(location: Any, label: str) -> Iterator[str]:
 
 
 def _margin(location: Any) -> int:
-    return 2 if location is None else max(2, *(len(str(place.line)) for place in (location, *location.callers)))
+    return (
+        2 if location is None else max(2, *(len(str(place.line)) for place in (location, *location.callers)))
+    )
 
 
 def _plain(text: str) -> str:

@@ -20,10 +20,12 @@ from kdsl.frontend.captured import Captured
 from kdsl.frontend.signature import Call, Reader
 from kdsl.frontend.trace import Traced, has_tracers, inlined, require_equal, trace, tracer_of
 from kdsl.frontend.trees import LEAF, unflatten
-from kdsl.gradients import Pullback, Vjp, call_with_rule, value_and_gradient
-from kdsl.interop.arguments import as_numpy_view, wrapper_of
+from kdsl.gradients.grad import value_and_gradient
+from kdsl.gradients.rules import call_with_rule
+from kdsl.gradients.vjp import Pullback, Vjp
 from kdsl.inspection.looking import Looking
 from kdsl.inspection.verify import Report, verify_kernel
+from kdsl.interop.arguments import as_numpy_view, wrapper_of
 from kdsl.ir.meaning import evaluate
 from kdsl.language.dispatch import set_eager
 from kdsl.runtime.call import Executable
@@ -33,7 +35,9 @@ from kdsl.target import default_target
 
 
 @entry_point
-def kernel(function: Callable[..., Any] | None = None, *, target: str | None = None, types: Any = None) -> Any:
+def kernel(
+    function: Callable[..., Any] | None = None, *, target: str | None = None, types: Any = None
+) -> Any:
     """Make a kernel of any Python callable: `@kd.kernel`, or `kd.kernel(f, target="cpu", types=(kd.f32["N"],))`.
 
     Example: `double = kd.kernel(lambda x: x + x)`
@@ -48,7 +52,11 @@ class Kernel(Looking):
     """A Python callable that runs as compiled kernels."""
 
     def __init__(
-        self, function: Callable[..., Any], target: str | None = None, types: Any = None, scope: Mapping[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        target: str | None = None,
+        types: Any = None,
+        scope: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(function, Kernel):
             target, function = target or function.target, function.function
@@ -57,7 +65,9 @@ class Kernel(Looking):
         self.function = function
         self.target = target
         self.label = label_of(function)
-        self.reader = Reader(function, self.label, parameters_of(function, types, scope or {}), as_numpy_view, wrapper_of)
+        self.reader = Reader(
+            function, self.label, parameters_of(function, types, scope or {}), as_numpy_view, wrapper_of
+        )
         self.rule: Callable[..., Any] | None = None
         self._traces = Specialisations(self.label)
         self._fast = FastCall()
@@ -95,7 +105,11 @@ class Kernel(Looking):
     def _remember(self, args: tuple[Any, ...], call: Call, found: Specialisation) -> None:
         """Let calls that look like this one take the short way (runtime/fast.py) from now on."""
         assert found.compiled is not None
-        if len(args) != call.signature.given or found.wrap is not None or not isinstance(found.compiled.executable, Executable):
+        if (
+            len(args) != call.signature.given
+            or found.wrap is not None
+            or not isinstance(found.compiled.executable, Executable)
+        ):
             return
         plan: list[Any] = []
         numbers = iter(range(len(call.tensors)))
@@ -165,8 +179,12 @@ class Kernel(Looking):
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None or found.traced is not traced:
-                compiled = pipeline.compile_forward(traced.function, call.signature.strides, target_named(key[-1]))
-                found = self._programs[key] = Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap)
+                compiled = pipeline.compile_forward(
+                    traced.function, call.signature.strides, target_named(key[-1])
+                )
+                found = self._programs[key] = Specialisation(
+                    compiled, traced, traced.tree, call.signature.sizes, call.wrap
+                )
             return found
 
     # --- derivatives ------------------------------------------------------------------------------------------------------
@@ -191,7 +209,9 @@ class Kernel(Looking):
         return rule
 
     # --- looking ----------------------------------------------------------------------------------------------------------
-    def looked_at(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None) -> list[pipeline.Compiled]:
+    def looked_at(
+        self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None
+    ) -> list[pipeline.Compiled]:
         """The compiled programs that inspection/ shows."""
         return [self.specialise(self.read(self.reader.completed(types, statics), statics), target).compiled]
 
@@ -227,7 +247,9 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
     return _gradient(function, argnums, True, calling_scope(2))
 
 
-def _gradient(function: Callable[..., Any], argnums: int | Sequence[int], with_value: bool, scope: Mapping[str, Any]) -> Kernel:
+def _gradient(
+    function: Callable[..., Any], argnums: int | Sequence[int], with_value: bool, scope: Mapping[str, Any]
+) -> Kernel:
     inner = function if isinstance(function, Kernel) else Kernel(function, scope=scope)
     out = Kernel(value_and_gradient(inner, argnums, with_value), inner.target)
     out.reader.parameters = inner.reader.parameters

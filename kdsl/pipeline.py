@@ -77,7 +77,7 @@ def _machine_code(program: Function, strides: Strides, target: Target, record: R
             return replace(known, record=record)
         given = {p: s for p, s in zip(program.parameters, strides) if s is not None}
         expanded = record("expanded", expand(program))
-        grouping = record("grouped", replace(group(expanded, target), strides=given))
+        grouping = record("grouped", group(expanded, target, given))
         loops = record("scheduled", schedule(grouping, target))
         text = record("source", emit_module(loops, target))
         executable = _executable(grouping, loops, load(text, target)) if runs_here(target) else None
@@ -122,7 +122,9 @@ def _executable(grouping: Grouping, loops: Program, library: Any) -> Executable:
         ArgumentSpec(p.dtype, _words(p.shape), _words(grouping.strides[p]) if p in grouping.strides else None)
         for p in grouping.function.parameters
     ]
-    checks = [IndexCheck(number[c.least], number[c.largest], _length(c.extent), c.location) for c in grouping.checks]
+    checks = [
+        IndexCheck(number[c.least], number[c.largest], _length(c.extent), c.location) for c in grouping.checks
+    ]
     return Executable(
         library,
         arguments,
@@ -152,10 +154,17 @@ def program_key(function: Function) -> Any:
     lines = []
     for e in function.equations:
         operands = tuple(number[o] if isinstance(o, Value) else attribute_key(o) for o in e.operands)
-        attributes = tuple((k, program_key(v) if isinstance(v, Function) else attribute_key(v)) for k, v in e.attributes.items())
+        attributes = tuple(
+            (k, program_key(v) if isinstance(v, Function) else attribute_key(v))
+            for k, v in e.attributes.items()
+        )
         lines.append((e.op, operands, attributes))
         number[e.result] = len(number)
-    return tuple(p.type for p in function.parameters), tuple(lines), tuple(number[r] for r in function.results)
+    return (
+        tuple(p.type for p in function.parameters),
+        tuple(lines),
+        tuple(number[r] for r in function.results),
+    )
 
 
 # --- the two halves of a pullback ---------------------------------------------------------------------------------------------
@@ -214,12 +223,17 @@ class Record(dict[str, Any]):
             last = next(reversed(self), "none")
             raise InternalError(
                 f"kdsl failed after the stage {last!r} of {self.name}: {type(error).__name__}: {error}",
-                facts=("this is a mistake in kdsl, not in your kernel", f"the stages it got to are in {self._save(error)}"),
+                facts=(
+                    "this is a mistake in kdsl, not in your kernel",
+                    f"the stages it got to are in {self._save(error)}",
+                ),
             ) from error
 
     def _save(self, error: Exception) -> str:
         texts = {**self.texts(), "error": f"{type(error).__name__}: {error}"}
-        folder = cache.folder() / "failures" / hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:12]
+        folder = (
+            cache.folder() / "failures" / hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:12]
+        )
         folder.mkdir(parents=True, exist_ok=True)
         for i, (stage, text) in enumerate(texts.items()):
             (folder / f"{i}-{stage}.txt").write_text(text, encoding="utf-8")

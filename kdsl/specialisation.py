@@ -45,7 +45,9 @@ class Specialisation:
     traced: Traced
     tree: Tree
     sizes: tuple[SizeSource, ...]
-    wrap: Callable[[np.ndarray], Any] | None = None  # makes the callers' kind of array of a result; None: NumPy's own
+    wrap: Callable[[np.ndarray], Any] | None = (
+        None  # makes the callers' kind of array of a result; None: NumPy's own
+    )
 
     def bind(self, tensors: Sequence[Any]) -> dict[str, int]:
         """The named sizes of a call, checked."""
@@ -134,10 +136,16 @@ def _what_changes(signatures: list[Signature]) -> str:
     seen: dict[tuple[str, str], set[Any]] = {}
     for s in signatures:
         for name, tree in (*zip(s.names, s.args), *s.kwargs.items()):
-            seen.setdefault((f"the static value of {name}", "annotate it with a 0-d type (kd.f32) to trace it"), set()).add(tree)
+            seen.setdefault(
+                (f"the static value of {name}", "annotate it with a 0-d type (kd.f32) to trace it"), set()
+            ).add(tree)
         for leaf in s.leaves:
-            seen.setdefault((f"the dtype of {leaf.path}", "annotate it with one dtype"), set()).add(leaf.type.dtype)
-            seen.setdefault((f"the number of axes of {leaf.path}", "give it always the same number"), set()).add(leaf.type.ndim)
+            seen.setdefault((f"the dtype of {leaf.path}", "annotate it with one dtype"), set()).add(
+                leaf.type.dtype
+            )
+            seen.setdefault(
+                (f"the number of axes of {leaf.path}", "give it always the same number"), set()
+            ).add(leaf.type.ndim)
             for axis, n in enumerate(leaf.type.shape):
                 way_out = 'give the axis a name in the annotation (kd.f32["N"]) to compile once for all sizes'
                 seen.setdefault((f"axis {axis} of {leaf.path}", way_out), set()).add(n)

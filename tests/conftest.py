@@ -28,7 +28,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             path.write_text(text, encoding="utf-8")
             return
         known = path.read_text(encoding="utf-8") if path.exists() else ""
-        difference = difflib.unified_diff(known.splitlines(), text.splitlines(), str(path), "now", lineterm="")
+        difference = difflib.unified_diff(
+            known.splitlines(), text.splitlines(), str(path), "now", lineterm=""
+        )
         assert text == known, "\n".join([*difference, "", "pytest --update-golden accepts this"])
 
     return check

@@ -70,7 +70,9 @@ def _given(given: Any, names: list[str]) -> dict[str, Any]:
         given = dict(zip(names, given)) if len(given) <= len(names) else dict.fromkeys(range(len(given)))
     unknown = [name for name in given if name not in names]
     if unknown:
-        raise ArgumentError(f"types= names {', '.join(map(str, unknown))}, but the parameters are {', '.join(names) or 'none'}")
+        raise ArgumentError(
+            f"types= names {', '.join(map(str, unknown))}, but the parameters are {', '.join(names) or 'none'}"
+        )
     return dict(given)
 
 
@@ -123,14 +125,20 @@ class Bindings:
 
     function: Callable[..., Any]
     label: str
-    require: Callable[[Extent, Extent, Exception], None] | None = None  # equality that only the call can decide
+    require: Callable[[Extent, Extent, Exception], None] | None = (
+        None  # equality that only the call can decide
+    )
     found: dict[str, tuple[Extent, str, int]] = field(default_factory=dict)
 
     def check(self, spec: TypeSpec, type_: TensorType, path: str, parameter: str) -> TensorType:
         """The argument's type with names where the annotation has them."""
         declared = f"{path} is declared {spec} by {self.label}"
         if not spec.dtype.admits(type_.dtype):
-            wanted = str(spec.dtype) if isinstance(spec.dtype, DType) else f"{_article(spec.dtype.name)} {spec.dtype.name} dtype"
+            wanted = (
+                str(spec.dtype)
+                if isinstance(spec.dtype, DType)
+                else f"{_article(spec.dtype.name)} {spec.dtype.name} dtype"
+            )
             raise DtypeError(
                 f"{path} is {type_}, but {self.label} wants {wanted}", facts=declared, location=self.place(parameter),
                 label=f"this call gives {type_}",
@@ -150,7 +158,14 @@ class Bindings:
         return TensorType(type_.dtype, tuple(shape))
 
     def _axis(
-        self, spec: TypeSpec, type_: TensorType, path: str, parameter: str, axis: int, want: int | str, have: Extent
+        self,
+        spec: TypeSpec,
+        type_: TensorType,
+        path: str,
+        parameter: str,
+        axis: int,
+        want: int | str,
+        have: Extent,
     ) -> None:
         if isinstance(want, int):
             known, fact = want, f"{path} is declared {spec} by {self.label}"
@@ -164,7 +179,9 @@ class Bindings:
             message = f"{path} is {type_}, but {want} is {known} and axis {axis} is {have}"
         if known == have:
             return
-        error = ShapeError(message, facts=fact, location=self.place(parameter), label=f"this call gives {type_}")
+        error = ShapeError(
+            message, facts=fact, location=self.place(parameter), label=f"this call gives {type_}"
+        )
         if self.require is not None and (isinstance(known, Size) or isinstance(have, Size)):
             self.require(known, have, error)
         else:

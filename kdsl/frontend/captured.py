@@ -51,7 +51,11 @@ class Captured:
         inner = getattr(function, "function", None)  # a kernel
         if inner is not None and not isinstance(function, FunctionType):
             self._callable(inner)
-        if not isinstance(function, FunctionType) or id(function) in self._seen or not is_users(function.__code__.co_filename):
+        if (
+            not isinstance(function, FunctionType)
+            or id(function) in self._seen
+            or not is_users(function.__code__.co_filename)
+        ):
             return
         self._seen.add(id(function))
         self._code(function.__code__, function.__globals__)
@@ -63,7 +67,11 @@ class Captured:
     def _code(self, code: CodeType, scope: dict[str, Any]) -> None:
         for name in code.co_names:
             value = scope.get(name, _MISSING)
-            if value is _MISSING or isinstance(value, (ModuleType, type)) or getattr(builtins, name, None) is value:
+            if (
+                value is _MISSING
+                or isinstance(value, (ModuleType, type))
+                or getattr(builtins, name, None) is value
+            ):
                 continue
             if isinstance(value, FunctionType) and not is_users(value.__code__.co_filename):
                 continue

@@ -26,7 +26,8 @@ from kdsl.language.tracer import Tracer
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor among the arguments. `strides` in elements where it is not C-contiguous; `positional`: which argument, or None."""
+    """One tensor among the arguments. `strides` in elements where it is not C-contiguous, else None; `positional`: the number
+    of its argument, None for a keyword-only one."""
 
     path: str
     type: TensorType
@@ -46,7 +47,10 @@ class SizeSource:
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """A call as the compiler sees it; `key` is what its trace depends on, all but the strides. `args` and `kwargs` are trees; `given` positional arguments were written by the caller."""
+    """A call as the compiler sees it; `key` is what its trace depends on, all but the strides.
+
+    `args` and `kwargs` are trees; the caller wrote the first `given` positional arguments, the others are defaults.
+    """
 
     args: tuple[Tree, ...]
     kwargs: Mapping[str, Tree]
@@ -79,7 +83,7 @@ class Call:
 
 @dataclass
 class Reader:
-    """Reads the calls of one callable. `as_array` makes an ndarray (or a tracer) of a tensor argument, and None of anything else."""
+    """Reads the calls of one callable. `as_array` makes an ndarray of a tensor argument, and None of anything else."""
 
     function: Callable[..., Any]
     label: str
@@ -94,8 +98,10 @@ class Reader:
             self._signature = inspect.signature(self.function)
         return self._signature
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Parameter, Any]], dict[str, Any], int]:
-        """The arguments by parameter, defaults filled in: positional ones, keyword ones, and how many positional ones were given."""
+    def bind(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[list[tuple[str, Parameter, Any]], dict[str, Any], int]:
+        """The arguments by parameter, defaults filled in: positional ones, keyword ones, how many positional ones were given."""
         names = list(self.parameters.values())
         plain = [p for p in names if p.kind in (p.kind.POSITIONAL_ONLY, p.kind.POSITIONAL_OR_KEYWORD)]
         if not kwargs and len(args) == len(plain) == len(names):
@@ -129,7 +135,12 @@ class Reader:
         rest = list(self.parameters.values())[len(types) :]
         more = []
         for p in rest:
-            if p.spec is None or p.name in statics or p.default is not inspect.Parameter.empty or p.kind is not p.kind.POSITIONAL_OR_KEYWORD:
+            if (
+                p.spec is None
+                or p.name in statics
+                or p.default is not inspect.Parameter.empty
+                or p.kind is not p.kind.POSITIONAL_OR_KEYWORD
+            ):
                 break
             more.append(p.spec)
         return (*types, *more)
@@ -143,10 +154,19 @@ class Reader:
         work = _Reading(self, Bindings(self.function, self.label, require))
         arg_trees = tuple(work.argument(name, p, value, i) for i, (name, p, value) in enumerate(positional))
         keyword_trees = {
-            name: work.argument(name, self.parameters.get(name, _UNKNOWN), value, None) for name, value in keywords.items()
+            name: work.argument(name, self.parameters.get(name, _UNKNOWN), value, None)
+            for name, value in keywords.items()
         }
         key = (arg_trees, tuple(keyword_trees.items()), tuple(leaf.type for leaf in work.leaves), given)
-        signature = Signature(arg_trees, keyword_trees, tuple(work.leaves), tuple(work.sizes), given, key, tuple(name for name, _, _ in positional))
+        signature = Signature(
+            arg_trees,
+            keyword_trees,
+            tuple(work.leaves),
+            tuple(work.sizes),
+            given,
+            key,
+            tuple(name for name, _, _ in positional),
+        )
         return Call(signature, work.tensors, work.wrap)
 
 
@@ -186,14 +206,21 @@ class _Reading:
         return tree
 
     def _is_tensor(self, value: Any) -> bool:
-        return isinstance(value, (np.ndarray, np.generic, Tracer, TypeSpec, TensorType)) or self.reader.as_array(value) is not None
+        return (
+            isinstance(value, (np.ndarray, np.generic, Tracer, TypeSpec, TensorType))
+            or self.reader.as_array(value) is not None
+        )
 
     def _numbers(self, value: Any, spec: Any) -> Any:
         """Python numbers become 0-d arrays where the annotation says that they are traced."""
         if isinstance(value, DType) and isinstance(spec, TypeSpec):
             return TypeSpec(value, ())
         if isinstance(spec, TypeSpec):
-            return _as_scalar(value, spec) if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic) else value
+            return (
+                _as_scalar(value, spec)
+                if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+                else value
+            )
         if spec is not None and isinstance(value, (tuple, list)):
             new = [self._numbers(v, spec_below(spec, i)) for i, v in enumerate(value)]
             return type(value)(*new) if hasattr(value, "_fields") else type(value)(new)
@@ -201,7 +228,9 @@ class _Reading:
             return {k: self._numbers(v, spec_below(spec, k)) for k, v in value.items()}
         return value
 
-    def _leaf(self, path: str, tensor: Any, spec: TypeSpec | None, parameter: str, position: int | None) -> None:
+    def _leaf(
+        self, path: str, tensor: Any, spec: TypeSpec | None, parameter: str, position: int | None
+    ) -> None:
         strides: tuple[Extent, ...] | None = None
         if isinstance(tensor, Tracer):
             type_ = tensor.value.type
@@ -222,7 +251,9 @@ class _Reading:
                 strides = tuple(s // dtype.bytes for s in tensor.strides)
         if spec is not None:
             named = self.bindings.check(spec, type_, path, parameter)
-            type_ = type_ if isinstance(tensor, Tracer) else named  # in a kernel the outer kernel's sizes go on
+            type_ = (
+                type_ if isinstance(tensor, Tracer) else named
+            )  # in a kernel the outer kernel's sizes go on
         number = len(self.leaves)
         for axis, n in enumerate(type_.shape):
             if isinstance(n, Size) and str(n) not in self.named and not isinstance(tensor, Tracer):
@@ -254,7 +285,12 @@ def _as_scalar(value: bool | int | float, spec: TypeSpec) -> np.ndarray:
     kind = "bool" if isinstance(value, bool) else "signed" if isinstance(value, int) else "floating"
     if isinstance(spec.dtype, DType):
         dtype = spec.dtype
-        fits = {"bool": 0, "signed": 1, "floating": 2}[kind] <= {"bool": 0, "signed": 1, "unsigned": 1, "floating": 2}[dtype.kind]
+        fits = {"bool": 0, "signed": 1, "floating": 2}[kind] <= {
+            "bool": 0,
+            "signed": 1,
+            "unsigned": 1,
+            "floating": 2,
+        }[dtype.kind]
     else:
         dtype = {"bool": dt.bool_, "signed": dt.i64, "floating": dt.f32}[kind]
         if kind == "signed" and spec.dtype is dt.floating:
@@ -270,6 +306,7 @@ def _as_scalar(value: bool | int | float, spec: TypeSpec) -> np.ndarray:
 def _ahead_of_time(spec: TypeSpec, path: str) -> TensorType:
     """A type given in an array's place."""
     if not isinstance(spec.dtype, DType) or spec.leading:
-        raise ArgumentError(f"{path} is {spec}, which is a class of types", hint="give the dtype and every size, kd.f32[4, 8]")
+        raise ArgumentError(
+            f"{path} is {spec}, which is a class of types", hint="give the dtype and every size, kd.f32[4, 8]"
+        )
     return TensorType(spec.dtype, tuple(n if isinstance(n, int) else size(n) for n in spec.shape))
-

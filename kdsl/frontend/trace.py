@@ -48,7 +48,9 @@ def trace(function: Callable[..., Any], signature: Signature, name: str) -> Trac
         args, kwargs = signature.rebuild(Tracer(builder, p) for p in parameters)
         tree, results = _results(lambda: _run_body(function, args, kwargs), function, name, running)
     tracers, values = zip(*running.captured.values()) if running.captured else ((), ())
-    program = Function(name, parameters + values, tuple(builder.equations), results, location_of_call(function))
+    program = Function(
+        name, parameters + values, tuple(builder.equations), results, location_of_call(function)
+    )
     return Traced(program, tree, tuple(running.checks), tracers)
 
 
@@ -65,11 +67,16 @@ def _results(
     returned = run()
     tree = flatten(returned, _is_leaf, "result", leaves)
     wrong = _not_tensors(tree, "result")
-    foreign = [path for path, x in leaves if isinstance(x, Tracer) and x.builder is not running.builder and running.adopt(x) is None]
+    foreign = [
+        path
+        for path, x in leaves
+        if isinstance(x, Tracer) and x.builder is not running.builder and running.adopt(x) is None
+    ]
     if wrong or foreign:
         path, what = wrong[0] if wrong else (foreign[0], "tensor of another kernel")
         raise ResultError(
-            f"{name} returns {_article(what)} {what}{'' if path == 'result' else f' as {path}'}, which is no tensor of this kernel",
+            f"{name} returns {_article(what)} {what}{'' if path == 'result' else f' as {path}'}, "
+            "which is no tensor of this kernel",
             facts="results are tensors and Python numbers, in tuples, lists and dicts; None stays None",
             location=_return_location(run, function) or find_location_of_mistake(),
         )
@@ -90,7 +97,9 @@ def _not_tensors(tree: Tree, path: str) -> list[tuple[str, str]]:
     if tree.kind == "static" and tree.value is not None and tree.value.value is not None:
         return [(path, type(tree.value.value).__name__)]
     keys = tree.keys or range(len(tree.children))
-    return [found for key, child in zip(keys, tree.children) for found in _not_tensors(child, f"{path}[{key!r}]")]
+    return [
+        found for key, child in zip(keys, tree.children) for found in _not_tensors(child, f"{path}[{key!r}]")
+    ]
 
 
 def _return_location(run: Callable[[], Any], function: Callable[..., Any]) -> Location | None:
@@ -113,7 +122,11 @@ def _return_location(run: Callable[[], Any], function: Callable[..., Any]) -> Lo
     found = last[-1]
     text = linecache.getline(found.file, found.line)
     if code.co_name == "<lambda>":  # its body: all that its instructions cover on the line
-        spans = [(a, b) for line, end, a, b in code.co_positions() if line == end == found.line and a is not None and b]
+        spans = [
+            (a, b)
+            for line, end, a, b in code.co_positions()
+            if line == end == found.line and a is not None and b
+        ]
         start, stop = min((a for a, _ in spans), default=None), max((b for _, b in spans), default=None)
         return replace(found, start=start, stop=stop, end_line=found.line) if text.isascii() else found
     if found.start is not None and text[found.start :].startswith("return "):
@@ -127,7 +140,9 @@ def inline(function: Function, operands: list[Value], builder: Builder) -> list[
     for equation in function.equations:
         given = tuple(new[o] if isinstance(o, Value) else o for o in equation.operands)
         builder.location = equation.location
-        new[equation.result] = builder.emit(equation.op, *given, name=equation.result.name, **equation.attributes)
+        new[equation.result] = builder.emit(
+            equation.op, *given, name=equation.result.name, **equation.attributes
+        )
     return [new[r] for r in function.results]
 
 

@@ -33,7 +33,9 @@ class Tree:
             return "tensor" if self.kind == "leaf" else repr(self.value)
         if issubclass(self.kind, dict):
             return "{" + ", ".join(f"{k!r}: {child}" for k, child in zip(self.keys, self.children)) + "}"
-        inside = ", ".join(map(str, self.children)) + ("," if issubclass(self.kind, tuple) and len(self.children) == 1 else "")
+        inside = ", ".join(map(str, self.children)) + (
+            "," if issubclass(self.kind, tuple) and len(self.children) == 1 else ""
+        )
         return f"({inside})" if issubclass(self.kind, tuple) else f"[{inside}]"
 
 
@@ -60,7 +62,9 @@ class Static:
 LEAF = Tree("leaf")
 
 
-def flatten(value: Any, is_tensor: Callable[[Any], bool], path: str = "", leaves: list[tuple[str, Any]] | None = None) -> Tree:
+def flatten(
+    value: Any, is_tensor: Callable[[Any], bool], path: str = "", leaves: list[tuple[str, Any]] | None = None
+) -> Tree:
     """The Tree of a value; its tensor leaves are appended to `leaves` with their paths: "params['w'][1]"."""
     if leaves is None:
         leaves = []
@@ -68,7 +72,9 @@ def flatten(value: Any, is_tensor: Callable[[Any], bool], path: str = "", leaves
         leaves.append((path, value))
         return LEAF
     if isinstance(value, (tuple, list)):
-        return Tree(type(value), tuple(flatten(v, is_tensor, f"{path}[{i}]", leaves) for i, v in enumerate(value)))
+        return Tree(
+            type(value), tuple(flatten(v, is_tensor, f"{path}[{i}]", leaves) for i, v in enumerate(value))
+        )
     if isinstance(value, dict):
         children = tuple(flatten(v, is_tensor, f"{path}[{k!r}]", leaves) for k, v in value.items())
         return Tree(type(value), children, tuple(value))

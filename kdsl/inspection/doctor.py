@@ -16,12 +16,17 @@ def doctor() -> list[str]:
     """What kdsl finds on this machine."""
     level = LEVELS[host_level()]
     lines = [
-        f"CPU: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, level {level.level}: vectors of {level.vector_bytes} bytes",
+        f"CPU: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, level {level.level}",
         f"target: {default_target()} (KDSL_TARGET changes it)",
         f"threads: {os.environ.get('KDSL_THREADS') or os.cpu_count()} (KDSL_THREADS changes it)",
         f"cache: {os.environ.get('KDSL_CACHE_DIR') or 'the default folder'} (KDSL_CACHE_DIR changes it)",
     ]
-    for name, use in (("numpy", "arrays"), ("llvmlite", "machine code for the CPU"), ("ml_dtypes", "bf16"), ("numba_cuda", "GPU code")):
+    for name, use in (
+        ("numpy", "arrays"),
+        ("llvmlite", "machine code for the CPU"),
+        ("ml_dtypes", "bf16"),
+        ("numba_cuda", "GPU code"),
+    ):
         found = importlib.util.find_spec("numba" if name == "numba_cuda" else name) is not None
         lines.append(f"{name}: {'found' if found else 'missing'} ({use})")
     return lines

@@ -48,7 +48,9 @@ class Explanation:
         return tuple(s for k in self.kernels for s in k.stored_intermediates)
 
     def __str__(self) -> str:
-        counts = {kind: sum(k.kind == kind for k in self.kernels) for kind in ("kernel", "packing", "finisher")}
+        counts = {
+            kind: sum(k.kind == kind for k in self.kernels) for kind in ("kernel", "packing", "finisher")
+        }
         head = ", ".join(f"{n} {_plural(kind, n)}" for kind, n in counts.items() if n) or "no kernels"
         lines = [f"{self.label}: {head}"]
         part = ""
@@ -56,7 +58,9 @@ class Explanation:
             if k.part != part:
                 part = k.part
                 lines.append(f"{part}:")
-            lines.append(f"  {k.kind} {k.name}: {show_count(k.bytes)}bytes, {show_count(k.operations)}operations")
+            lines.append(
+                f"  {k.kind} {k.name}: {show_count(k.bytes)}bytes, {show_count(k.operations)}operations"
+            )
             lines.append(f"    reads {', '.join(k.reads) or 'nothing'}")
             lines.append(f"    writes {', '.join(k.writes) or 'nothing'}")
             lines += [f"    {note}" for note in k.notes]
@@ -82,7 +86,11 @@ def explain(label: str, parts: Sequence[tuple[str, Grouping, ir.Program, Target]
         mine = [f"{r.first} and {r.second}: {r.reason}" for r in grouping.refusals]
         reasons += [r for r in mine if r not in reasons]
         for kernel in program.kernels:
-            own = tuple(f"{r.first} and {r.second}: {r.reason}" for r in grouping.refusals if kernel.name in (r.first, r.second))
+            own = tuple(
+                f"{r.first} and {r.second}: {r.reason}"
+                for r in grouping.refusals
+                if kernel.name in (r.first, r.second)
+            )
             kernels.append(_facts(kernel, own, target, name if len(parts) > 1 else ""))
     return Explanation(label, tuple(kernels), tuple(reasons) if len(kernels) > 1 else ())
 

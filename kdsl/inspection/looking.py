@@ -29,7 +29,9 @@ class Looking:
         out: dict[str, str] = {}
         for program in programs:
             for stage, text in {**program.record.texts(), "assembly": program.assembly()}.items():
-                out[f"{stage} ({program.record.name})" if stage in out and out[stage] != text else stage] = text
+                out[f"{stage} ({program.record.name})" if stage in out and out[stage] != text else stage] = (
+                    text
+                )
         return out
 
     @entry_point
@@ -62,7 +64,10 @@ class Looking:
     def explain(self, *types: Any, **statics: Any) -> Explanation:
         """Print which kernels were formed, why not fewer, what each moves and computes; `.kernels` has it as data."""
         programs = self.looked_at(types, statics, None)
-        out = explain(self.label, [(p.record.name, p.record["grouped"], p.record["scheduled"], p.target) for p in programs])
+        out = explain(
+            self.label,
+            [(p.record.name, p.record["grouped"], p.record["scheduled"], p.target) for p in programs],
+        )
         print(out)
         return out
 

@@ -28,7 +28,12 @@ def bound_of(function: Function, reference: np.ndarray[Any, Any]) -> np.ndarray[
         if e.op in REDUCTIONS or e.op is Op.DOT:
             count, kept = e.values[0].type.count, e.result.type.count
             if isinstance(count, int) and isinstance(kept, int):
-                terms = max(terms, count // max(1, kept) if e.op is not Op.DOT else max(1, max(e.values[0].shape, default=1)))
+                terms = max(
+                    terms,
+                    count // max(1, kept)
+                    if e.op is not Op.DOT
+                    else max(1, max(e.values[0].shape, default=1)),
+                )
             else:
                 terms = max(terms, 4096)
     values = np.abs(reference.astype(np.float64))
@@ -38,8 +43,10 @@ def bound_of(function: Function, reference: np.ndarray[Any, Any]) -> np.ndarray[
     return eps * (16 + 4 * np.sqrt(terms)) * (np.where(np.isfinite(values), values, 0.0) + scale) + 1e-300
 
 
-def worst(have: Any, want: np.ndarray[Any, Any], bound: np.ndarray[Any, Any]) -> tuple[float, tuple[int, ...]]:
-    """The largest error as a multiple of its bound (infinite where NaN or infinity differ), and the first index over the bound."""
+def worst(
+    have: Any, want: np.ndarray[Any, Any], bound: np.ndarray[Any, Any]
+) -> tuple[float, tuple[int, ...]]:
+    """The largest error as a multiple of its bound (infinite where NaN or infinity differ), and the first index over it."""
     if want.size == 0:
         return 0.0, ()
     a, b = np.asarray(have), want

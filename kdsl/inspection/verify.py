@@ -42,7 +42,9 @@ class Report:
 
     def __str__(self) -> str:
         words = {True: "agrees", False: "DISAGREES", None: "not run"}
-        return "\n".join([f"{self.label}:", *(f"  {row.name:<9} {words[row.passed]:<10} {row.note}" for row in self.rows)])
+        return "\n".join(
+            [f"{self.label}:", *(f"  {row.name:<9} {words[row.passed]:<10} {row.note}" for row in self.rows)]
+        )
 
 
 def verify_kernel(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Report:
@@ -82,25 +84,44 @@ def _compare(name: str, label: str, function: Function, results: Sequence[Any], 
 
 
 def _gradient(
-    kernel: Any, call: Any, function: Function, sizes: Mapping[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    kernel: Any,
+    call: Any,
+    function: Function,
+    sizes: Mapping[str, int],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
 ) -> Row:
     """The derivative along one random direction, by kernel and by differences of the NumPy meaning in f64."""
-    positions = [i for i, leaf in enumerate(call.signature.leaves) if leaf.type.dtype.is_floating and leaf.positional is not None]
+    positions = [
+        i
+        for i, leaf in enumerate(call.signature.leaves)
+        if leaf.type.dtype.is_floating and leaf.positional is not None
+    ]
     positions = [i for i in positions if call.signature.leaves[i].positional < call.signature.given]
     floating = [i for i, r in enumerate(function.results) if r.dtype.is_floating]
     if not positions or not floating:
         return Row("gradient", None, "there is no floating argument, or no floating result")
     if kernel.rule is not None:
-        return Row("gradient", None, "the kernel has a rule of its own, which may differ from the derivative on purpose")
+        return Row(
+            "gradient",
+            None,
+            "the kernel has a rule of its own, which may differ from the derivative on purpose",
+        )
     random = np.random.default_rng(0)
     base = [np.asarray(x, np.float64) if i in positions else x for i, x in enumerate(call.tensors)]
     direction = {i: random.standard_normal(base[i].shape) for i in positions}
     shapes = [evaluate(function, *call.tensors, sizes=sizes)[i].shape for i in floating]
-    cotangents = [random.standard_normal(s).astype(function.results[i].dtype.numpy) for i, s in zip(floating, shapes)]
+    cotangents = [
+        random.standard_normal(s).astype(function.results[i].dtype.numpy) for i, s in zip(floating, shapes)
+    ]
     flat = [g for _, g in _leaves(kernel.vjp(*args, *cotangents, **kwargs))]
     terms = [float(np.sum(np.asarray(g, np.float64) * direction[i])) for i, g in zip(positions, flat)]
-    size = sum(float(np.sum(np.abs(np.asarray(g, np.float64) * direction[i]))) for i, g in zip(positions, flat))
-    eps = max(float(np.finfo(np.float32).eps), *(2.0 ** -_digits(function.results[i].dtype) for i in floating))
+    size = sum(
+        float(np.sum(np.abs(np.asarray(g, np.float64) * direction[i]))) for i, g in zip(positions, flat)
+    )
+    eps = max(
+        float(np.finfo(np.float32).eps), *(2.0 ** -_digits(function.results[i].dtype) for i in floating)
+    )
     allowed = 1e-6 * size + 64 * eps * size + 1e-12
     differences = []
     for step in STEPS:
@@ -108,13 +129,16 @@ def _gradient(
         for sign in (1, -1):
             moved = [x + sign * step * direction[i] if i in direction else x for i, x in enumerate(base)]
             results = evaluate(function, *moved, sizes=sizes, exact=True, rounded=False)
-            sides.append(sum(float(np.sum(results[i] * c.astype(np.float64))) for i, c in zip(floating, cotangents)))
+            sides.append(
+                sum(float(np.sum(results[i] * c.astype(np.float64))) for i, c in zip(floating, cotangents))
+            )
         differences.append((sides[0] - sides[1]) / (2 * step))
     error = min(abs(sum(terms) - d) for d in differences)
     if not (error <= allowed + 1e-5 * abs(sum(terms))) and not np.isnan(sum(differences)):
         raise VerifyError(
             f"{kernel.label}.vjp disagrees with finite differences (gradient)",
-            facts=f"along one direction it gives {sum(terms):.8g}, differences give {differences[0]:.8g}, the bound is {allowed:.3g}",
+            facts=f"along one direction it gives {sum(terms):.8g}, differences give {differences[0]:.8g}, "
+            f"the bound is {allowed:.3g}",
         )
     return Row("gradient", True, f"error {error:.2g} along a random direction, bound {allowed:.2g}")
 

@@ -36,9 +36,13 @@ def _frame(plan: Plan) -> str:
 
     def value(v: Value) -> str:
         axes = plan.letters.values.get(v)
-        return f"{v!r}" + ("" if axes is None else f" along {' '.join(letters.get(x, '?') for x in flat(axes)) or 'nothing'}")
+        return f"{v!r}" + (
+            "" if axes is None else f" along {' '.join(letters.get(x, '?') for x in flat(axes)) or 'nothing'}"
+        )
 
-    lines = [f"{plan.kind} {plan.name} ({type(plan).__name__}): {plan.bytes} bytes, {plan.operations} operations"]
+    lines = [
+        f"{plan.kind} {plan.name} ({type(plan).__name__}): {plan.bytes} bytes, {plan.operations} operations"
+    ]
     lines += [f"  # {note}" for note in plan.notes]
     if isinstance(plan, RowPlan):
         lines += [f"  rows: {loops(plan.rows)}", f"  line: {loops(plan.line)}", f"  passes: {plan.passes}"]

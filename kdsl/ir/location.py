@@ -27,8 +27,10 @@ from kdsl.ir.tensor import Location
 _FOREIGN = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (kdsl.errors.__file__, np.__file__))
 _NN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(kdsl.errors.__file__))), "nn") + os.sep
 _is_users: dict[str, bool] = {}  # file name -> whether its frames count as the user's
-_boundaries: set[CodeType] = set()  # the functions that run a kernel's body: what lies beyond them is the kernel's caller
-_known: dict[tuple[int, ...], tuple[Location, tuple[CodeType, ...]]] = {}  # (id(code), instruction, …) -> place; keeps the codes alive
+_boundaries: set[CodeType] = set()  # functions that run a kernel's body: beyond is its caller
+_known: dict[
+    tuple[int, ...], tuple[Location, tuple[CodeType, ...]]
+] = {}  # (id(code), instruction, …) -> place; keeps the codes alive
 
 
 def kernel_boundary(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +43,9 @@ def is_users(file: str) -> bool:
     """Whether a file holds the user's code (nn's layers do, kdsl's and NumPy's own do not)."""
     known = _is_users.get(file)
     if known is None:
-        known = _is_users[file] = not (file.startswith(_FOREIGN) or file.startswith("<frozen") or file.startswith("<kdsl"))
+        known = _is_users[file] = not (
+            file.startswith(_FOREIGN) or file.startswith("<frozen") or file.startswith("<kdsl")
+        )
     return known
 
 
@@ -109,7 +113,9 @@ def code_of(function: Any) -> CodeType | None:
     """The code object behind a function, lambda, bound method or partial."""
     while isinstance(function, functools.partial):
         function = function.func
-    return getattr(inspect.unwrap(function), "__code__", None) or getattr(getattr(function, "__call__", None), "__code__", None)
+    return getattr(inspect.unwrap(function), "__code__", None) or getattr(
+        type(function).__call__, "__code__", None
+    )
 
 
 def _is_library(file: str) -> bool:
@@ -134,8 +140,13 @@ def place(code: CodeType, instruction: int) -> Location:
     name = code.co_name if code.co_name != "<module>" else ""
     if start is None or stop is None:
         return Location(code.co_filename, line, end_line=end_line, function=name)
-    first, last = linecache.getline(code.co_filename, line), linecache.getline(code.co_filename, end_line or line)
-    return Location(code.co_filename, line, _characters(first, start), _characters(last, stop), end_line, name)
+    first, last = (
+        linecache.getline(code.co_filename, line),
+        linecache.getline(code.co_filename, end_line or line),
+    )
+    return Location(
+        code.co_filename, line, _characters(first, start), _characters(last, stop), end_line, name
+    )
 
 
 def _characters(text: str, column: int) -> int:

@@ -39,7 +39,7 @@ def test_nested_arguments_give_nested_gradients():
 
 def test_zeros_where_there_is_no_influence():
     f = kd.kernel(lambda x, w: x * 2)
-    dx, dw = f.vjp(X, W, X)
+    _, dw = f.vjp(X, W, X)
     assert np.array_equal(dw, np.zeros_like(W))
 
 
@@ -121,8 +121,8 @@ def test_a_rule_of_the_users():
 
     @clipped.defvjp
     def rule(args, results, cotangents):
-        x, low, n = args
-        y, total = results
+        _, _, n = args
+        y, _ = results
         dy, dt = cotangents
         return dy * 10 + y * 0 + dt * n, None, None
 

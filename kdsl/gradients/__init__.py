@@ -1,0 +1,9 @@
+"""gradients/: derivatives of kernels, and the rules that users write themselves.
+
+    arguments.py   which gradients there are, in which structure; what cotangents must be
+    rules.py       f.defvjp: a kernel that brings its own derivative stays a call until differentiation asks for the rule
+    vjp.py         f.vjp and f.pullback: compiled outside a kernel, inlined inside one
+    grad.py        kd.grad and kd.value_and_grad
+
+Read before: specialisation.py, transforms/differentiate.py. Read next: kernel.py.
+"""
