@@ -27,7 +27,10 @@ class InnerLoops(Folds):
     def loop(
         self, name: str, start: Value, stop: Value, step: int, carried: Sequence[Value], body: Body, sure: bool
     ) -> list[Value]:
-        """for i = start; i < stop (or i >= stop where step < 0); i += step. `sure`: runs at least once. Returns the carried values."""
+        """for i = start; i < stop (or i >= stop where step < 0); i += step. Returns the carried values.
+
+        `sure`: runs at least once.
+        """
         self.count += 1
         n = self.count
         outer, before = self.label, "slt" if step > 0 else "sge"
@@ -84,7 +87,7 @@ class InnerLoops(Folds):
                 one(at)
 
     def same_place(self, tile: ir.Tile, view: ir.View, shape: ir.TileShape) -> bool:
-        """Whether each element may be written as soon as it is computed: the tile reads this memory at that element or not at all."""
+        """Whether each element may be written at once: the tile reads this memory at that element or not at all."""
         memory = root(view.memory)
         if isinstance(tile, ir.Load) and root(tile.view.memory) is memory:
             return tile.view.memory is view.memory and tile.view.index == view.index and tile.shape == shape

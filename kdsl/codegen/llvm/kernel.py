@@ -72,7 +72,8 @@ class Emitter(InnerLoops):
         passed = ", ".join(a.replace(" noalias", "") for a in arguments)
         return "\n".join(
             [
-                f"define internal void @{name}.body({', '.join(arguments)}) {{", "entry:", *self.frames[0].lines, "  ret void", "}",
+                f"define internal void @{name}.body({', '.join(arguments)}) {{", "entry:",
+                *self.frames[0].lines, "  ret void", "}",
                 f"define void @{name}(ptr %args, i64 %lo, i64 %hi) {{", *unpack,
                 f"  call void @{name}.body({passed})", "  ret void", "}", "",
             ]

@@ -2,7 +2,8 @@
 
 In:  a View and the positions of one element group: `width` lanes along one tile axis.  Out: its Value, or stores.
 An address is a chain of getelementptr, outermost loop first. A checked axis becomes a condition: for all lanes at once (then
-the load goes to a block of the fill value and no lane mask is needed; stores branch) or lane by lane (a mask). Static ones vanish.
+the load goes to a block of the fill value and no lane mask is needed; stores branch) or lane by lane (a mask). Static
+ones vanish.
 Read before: indices.py. Read next: tiles.py.
 """
 
@@ -289,7 +290,8 @@ class Access(Indices):
                 (value.full, f"<{width} x ptr>", "i32", f"<{width} x i1>"),
             )  # fmt: skip
             which = mask.text if mask is not None else "splat (i1 true)"
-            line = f"call void {f}({value.full} {value.text}, <{width} x ptr> {pointers.text}, i32 {bytes}, <{width} x i1> {which})"
+            target = f"<{width} x ptr> {pointers.text}, i32 {bytes}, <{width} x i1> {which}"
+            line = f"call void {f}({value.full} {value.text}, {target})"
         elif mask is None:
             line = f"store {value.full} {value.text}, ptr {pointer.text}, align {bytes}"
         else:
