@@ -273,7 +273,21 @@ def _run_eagerly(function: Callable[..., Any], args: tuple[Any, ...], kwargs: di
     found = _eager.get(function)
     if found is None:
         found = _eager[function] = Kernel(function)
-    return found(*args, **kwargs)
+    return found(*_traced_numbers(function, args), **kwargs)
+
+
+def _traced_numbers(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Python floats beside floating arrays as 0-d arrays of their dtype: `kd.multiply(x, rate)` compiles once for all rates."""
+    if float not in map(type, args) or function.__name__ not in _ANY_NUMBER:
+        return args
+    dtypes = {x.dtype for x in args if isinstance(x, np.ndarray)}
+    if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        return args
+    (dtype,) = dtypes
+    return tuple(np.asarray(x, dtype) if type(x) is float else x for x in args)
+
+
+_ANY_NUMBER = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum", "where", "clip"})
 
 
 set_eager(_run_eagerly)
