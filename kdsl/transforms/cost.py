@@ -64,5 +64,10 @@ def work_of(equation: Equation) -> int:
 
 
 def time_of(plan: Plan) -> float:
-    """Modelled microseconds of a kernel: memory or arithmetic, whichever takes longer, and a launch."""
-    return LAUNCH + max(estimate(plan.bytes) / BYTES_PER_MICROSECOND, plan.work / FLOPS_PER_MICROSECOND) / min(plan.parallel, 4)
+    """Modelled microseconds of a kernel."""
+    return modelled_time(estimate(plan.bytes), plan.work, plan.parallel)
+
+
+def modelled_time(moved: float, work: float, parallel: int) -> float:
+    """Memory or arithmetic, whichever takes longer, and a launch."""
+    return LAUNCH + max(moved / BYTES_PER_MICROSECOND, work / FLOPS_PER_MICROSECOND) / min(parallel, 4)

@@ -17,13 +17,14 @@ from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal, RowPlan
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.target import Target
-from kdsl.transforms.cost import bytes_of, time_of
+from kdsl.transforms.cost import bytes_of, modelled_time, time_of, work_of
 from kdsl.transforms.free import FreeValues
 from kdsl.transforms.plan import plan
 from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
 
 FINISHER_ELEMENTS = 1024  # with so little work beside its sums a kernel still is a finisher
+PLANNED_AT_ONCE = (Op.DOT, Op.SCATTER_ADD, Op.SCATTER_ALONG)  # their plans may be refused by what feeds them
 SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
 
 
@@ -33,9 +34,10 @@ class Group:
 
     number: int
     equations: list[Equation]
-    plan: Plan
+    plan: Plan | None  # made when it is first needed
+    inputs: tuple[Value, ...]
+    time: float
     reads: set[Equation] = field(default_factory=set)  # equations of other groups that it reads
-    time: float = 0.0
 
 
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
@@ -96,13 +98,12 @@ class _Grouper:
     # --- growing ---------------------------------------------------------------------------------------------------------
     def grow(self) -> None:
         for members in self.chains():
-            found = self.attempt(members) if len(members) > 1 else ""
-            if isinstance(found, str):
-                for e in members:
-                    self.place(e)
+            if members[-1].op in PLANNED_AT_ONCE:
+                self.place(members[-1])
             else:
-                g = self.new(found, members)
+                g = self.new(None, members)
                 self.merge_around(g, [*self.producers(g), *self.siblings(g)])
+        self.settle()
         for g in list(self.groups):  # groups may have become mergeable through later members
             if g in self.groups:
                 self.merge_around(g, self.producers(g))
@@ -122,6 +123,18 @@ class _Grouper:
                     chain[e] += chain.pop(q)
         return [sorted(members, key=self.order.__getitem__) for members in chain.values()]
 
+    def settle(self) -> None:
+        """Plan the groups that nothing was merged with."""
+        for g in list(self.groups):
+            if g.plan is None:
+                found = self.attempt(g.equations)
+                if isinstance(found, str):
+                    self.groups.remove(g)
+                    for e in g.equations:
+                        self.place(e)
+                else:
+                    g.plan, g.time = found, time_of(found)
+
     def place(self, e: Equation) -> None:
         found = self.attempt([e])
         while isinstance(found, str):
@@ -137,8 +150,15 @@ class _Grouper:
         g = self.new(found, [e])
         self.merge_around(g, [*self.producers(g), *self.siblings(g)])
 
-    def new(self, p: Plan, equations: list[Equation]) -> Group:
-        g = Group(self.counter, equations, p, set(), time_of(p))
+    def new(self, p: Plan | None, equations: list[Equation]) -> Group:
+        if p is None:
+            closed = self.free.close(set(equations))
+            made = {e.result for e in closed}
+            inputs = tuple(dict.fromkeys(v for e in closed for v in e.values if v not in made))
+            moved = sum(bytes_of(v.type) for v in (*inputs, equations[-1].result))
+            g = Group(self.counter, equations, None, inputs, modelled_time(moved, sum(map(work_of, closed)), 4))
+        else:
+            g = Group(self.counter, equations, p, p.inputs, time_of(p))
         self.counter += 1
         for e in equations:
             self.home[e] = g
@@ -154,14 +174,14 @@ class _Grouper:
 
     def siblings(self, g: Group) -> list[Group]:
         """Groups that read the same arrays, those with most bytes in common first."""
-        mine = {v: bytes_of(v.type) for v in g.plan.inputs}
+        mine = {v: bytes_of(v.type) for v in g.inputs}
         total = sum(mine.values())
         found = []
         for q in self.groups:
             if q is g:
                 continue
-            common = sum(mine.get(v, 0) for v in q.plan.inputs)
-            other = sum(bytes_of(v.type) for v in q.plan.inputs)
+            common = sum(mine.get(v, 0) for v in q.inputs)
+            other = sum(bytes_of(v.type) for v in q.inputs)
             if common and common >= SHARED * min(total, other):
                 found.append((common, q))
         return [q for _, q in sorted(found, key=lambda x: -x[0])]
@@ -215,6 +235,7 @@ class _Grouper:
         plans: list[Plan] = []
         for g in ordered:
             p = g.plan
+            assert p is not None
             pending = [v for v in dict.fromkeys(self.root_values(p.inputs)) if v in finishers]
             if pending:
                 merged = self.with_finishers(p, g, [finishers[v] for v in pending])

@@ -310,38 +310,36 @@ def merge_letters(equations: Sequence[Equation], letters: Letters, contiguous: C
     """Join letters a, b that always stand side by side and are folded together: one loop instead of two.
 
     Not where an index counts one of them, nor where an input's memory or a moved axis keeps them apart."""
-    tables = [*letters.values.values(), *letters.uses.values()]
-    rows = [flat(t) for t in tables]
     apart: set[Letter] = set()
     for (e, i), axes in letters.uses.items():
-        value = e.operands[i]
-        assert isinstance(value, Value)
-        if not contiguous(value):
+        if not contiguous(e.operands[i]):  # type: ignore[arg-type]
             apart.update(flat(axes))
-    after: dict[Letter, set[Letter | None]] = {}
-    before: dict[Letter, set[Letter | None]] = {}
-    for row in rows:
-        for x, y in zip((None, *row), (*row, None), strict=True):
-            if x is not None:
-                after.setdefault(x, set()).add(y)
-            if y is not None:
-                before.setdefault(y, set()).add(x)
+    after: dict[Letter, Letter | None] = {}  # the only neighbour so far; None where there are several, or none
+    before: dict[Letter, Letter | None] = {}
+    for table in {*letters.values.values(), *letters.uses.values()}:
+        last: Letter | None = None
+        for axis in table:
+            for x in axis:
+                if last is not None and after.setdefault(last, x) != x:
+                    after[last] = None
+                if before.setdefault(x, last) != last:
+                    before[x] = None
+                last = x
+        if last is not None:
+            after[last] = None
+    joinable = [(a, b) for a, b in after.items() if b is not None and before[b] == a and a not in apart and b not in apart]
+    if not joinable:
+        return letters
     groups: list[frozenset[Letter]] = []
     for e in equations:
         groups.extend(_kept_apart(e, letters, apart))
-    joins: dict[Letter, Letter] = {}  # a -> the letter right of it that swallows it
-    for a, right in after.items():
-        if len(right) != 1 or a in apart:
-            continue
-        (b,) = right
-        if b is None or b in apart or before[b] != {a}:
-            continue
-        if all((a in g) == (b in g) for g in groups):
-            joins[a] = b
+    joins = {
+        a: b for a, b in joinable if a not in apart and b not in apart and all((a in g) == (b in g) for g in groups)
+    }  # a -> the letter right of it that swallows it
     if not joins:
         return letters
     size = dict(letters.size)
-    for a in [x for x in after if x in joins]:
+    for a in joins:
         b = joins[a]
         while b in joins:
             b = joins[b]
