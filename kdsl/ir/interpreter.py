@@ -27,7 +27,9 @@ from kdsl.ir.sizes import Extent, Size
 Values = dict[str, Any]  # names of sizes, loop indices, Lets and carries
 
 
-def interpret(program: ir.Program, *arrays: Any, sizes: Mapping[str, int] | None = None) -> tuple[np.ndarray, ...]:
+def interpret(
+    program: ir.Program, *arrays: Any, sizes: Mapping[str, int] | None = None
+) -> tuple[np.ndarray, ...]:
     """The results of `program` on these arguments, as new arrays in the order of their numbers."""
     arguments = sorted((b for b in program.buffers if b.role == "argument"), key=lambda b: b.number)
     if len(arrays) != len(arguments):
@@ -48,17 +50,30 @@ def interpret(program: ir.Program, *arrays: Any, sizes: Mapping[str, int] | None
     results = sorted((b for b in program.buffers if b.role == "result"), key=lambda b: b.number)
     for buffer in results:
         if not memory[buffer].written.all():
-            raise LoopError(f"{buffer.name}: {np.count_nonzero(~memory[buffer].written)} elements of the result are never written")
-    return tuple(memory[b].array(_numbers(b.shape, known), _numbers(b.strides, known)).copy() for b in results)
+            raise LoopError(
+                f"{buffer.name}: {np.count_nonzero(~memory[buffer].written)} elements of the result are never written"
+            )
+    return tuple(
+        memory[b].array(_numbers(b.shape, known), _numbers(b.strides, known)).copy() for b in results
+    )
 
 
 def _bind(known: Values, buffer: ir.Buffer, array: np.ndarray) -> None:
     """Take the values of named sizes and named strides from an argument, and check what is fixed."""
     if array.dtype != buffer.dtype.numpy or array.ndim != len(buffer.shape):
-        raise LoopError(f"{buffer.name} is {buffer.dtype.name} with {len(buffer.shape)} axes, not {array.dtype} with {array.ndim}")
+        raise LoopError(
+            f"{buffer.name} is {buffer.dtype.name} with {len(buffer.shape)} axes, not {array.dtype} with {array.ndim}"
+        )
     strides = tuple(s // array.itemsize for s in array.strides)
-    for extent, n in (*zip(buffer.shape, array.shape, strict=True), *zip(buffer.strides, strides, strict=True)):
-        if isinstance(extent, Size) and len(extent.terms) == 1 and str(extent).replace(".", "").isidentifier():
+    for extent, n in (
+        *zip(buffer.shape, array.shape, strict=True),
+        *zip(buffer.strides, strides, strict=True),
+    ):
+        if (
+            isinstance(extent, Size)
+            and len(extent.terms) == 1
+            and str(extent).replace(".", "").isidentifier()
+        ):
             known.setdefault(str(extent), n)
     if _numbers(buffer.shape, known) != array.shape:
         raise LoopError(f"{buffer.name} has shape {buffer.shape}, not {array.shape}")
@@ -158,7 +173,11 @@ class _Run:
                 raise LoopError(f"near memory {memory.name} is used outside its block")
             shape = _numbers(memory.shape, self.values)
             return self.near[memory.name][1], shape, _row_major(shape)
-        return self.memory[_buffer(memory)], _numbers(memory.shape, self.values), _numbers(memory.strides, self.values)
+        return (
+            self.memory[_buffer(memory)],
+            _numbers(memory.shape, self.values),
+            _numbers(memory.strides, self.values),
+        )
 
     def places(self, view: ir.View, shape: ir.TileShape) -> tuple[Storage, Any, Any]:
         """(storage, flat position of each element of the tile, which elements are inside)."""
@@ -177,7 +196,9 @@ class _Run:
             if check:
                 inside = inside & good
             elif not good.all():
-                raise LoopError(f"{self.kernel.name}: index {_span(i)} of {storage.name} leaves its axis {number} of {n}, unchecked")
+                raise LoopError(
+                    f"{self.kernel.name}: index {_span(i)} of {storage.name} leaves its axis {number} of {n}, unchecked"
+                )
             position = position + i * stride
         return storage, position, inside
 
@@ -203,7 +224,9 @@ class _Run:
     def tile(self, tile: ir.Tile) -> np.ndarray:
         out = getattr(self, "tile_" + type(tile).__name__)(tile)
         if out.shape != tuple(tile.shape) or out.dtype != tile.dtype.numpy:
-            raise LoopError(f"{type(tile).__name__} gives {out.dtype}{list(out.shape)}, its type says {tile.dtype.name}{list(tile.shape)}")
+            raise LoopError(
+                f"{type(tile).__name__} gives {out.dtype}{list(out.shape)}, its type says {tile.dtype.name}{list(tile.shape)}"
+            )
         return out
 
     def tile_Load(self, tile: ir.Load) -> np.ndarray:
@@ -217,7 +240,9 @@ class _Run:
 
     def tile_Index(self, tile: ir.Index) -> np.ndarray:
         n = tile.shape[tile.axis]
-        return np.arange(n, dtype=tile.dtype.numpy).reshape([n if i == tile.axis else 1 for i in range(len(tile.shape))])
+        return np.arange(n, dtype=tile.dtype.numpy).reshape(
+            [n if i == tile.axis else 1 for i in range(len(tile.shape))]
+        )
 
     def tile_Name(self, tile: ir.Name) -> np.ndarray:
         if tile.name not in self.values:
@@ -228,7 +253,9 @@ class _Run:
         return map_values(tile.op, [self.tile(o) for o in tile.operands], tile.dtype)
 
     def tile_Fold(self, tile: ir.Fold) -> np.ndarray:
-        return _FOLDS[tile.monoid].reduce(self.tile(tile.tile), axis=tile.axis, keepdims=True, dtype=tile.dtype.numpy)
+        return _FOLDS[tile.monoid].reduce(
+            self.tile(tile.tile), axis=tile.axis, keepdims=True, dtype=tile.dtype.numpy
+        )
 
     def tile_Prefix(self, tile: ir.Prefix) -> np.ndarray:
         return _FOLDS[tile.monoid].accumulate(self.tile(tile.tile), axis=tile.axis, dtype=tile.dtype.numpy)
@@ -240,7 +267,9 @@ class _Run:
         return self.tile(tile.tile).transpose(tile.axes)
 
     def tile_Slice(self, tile: ir.Slice) -> np.ndarray:
-        return self.tile(tile.tile)[tuple(slice(s, s + n) for s, n in zip(tile.start, tile.shape, strict=True))]
+        return self.tile(tile.tile)[
+            tuple(slice(s, s + n) for s, n in zip(tile.start, tile.shape, strict=True))
+        ]
 
     def tile_Broadcast(self, tile: ir.Broadcast) -> np.ndarray:
         return np.broadcast_to(self.tile(tile.tile), tile.shape)

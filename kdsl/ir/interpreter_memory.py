@@ -21,7 +21,9 @@ class LoopError(AssertionError):
 class Storage:
     """Elements at flat positions (in elements from the first); position 0 is at `base`, for strides may be negative."""
 
-    def __init__(self, name: str, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], written: bool) -> None:
+    def __init__(
+        self, name: str, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], written: bool
+    ) -> None:
         self.name, self.dtype = name, dtype
         reach = [(n - 1) * s for n, s in zip(shape, strides, strict=True)] if 0 not in shape else []
         self.base = -sum(r for r in reach if r < 0)
@@ -29,7 +31,8 @@ class Storage:
         self.data = np.zeros(count, dtype.numpy)
         self.data.view(np.uint8)[:] = 0xA5 if dtype.kind != "bool" else 0
         self.written = np.full(count, written)
-        self.writer = self.reader = None  # who wrote, who read in the running kernel; kept only where it writes
+        self.writer: np.ndarray | None = None  # who wrote in the running kernel; kept only where it writes
+        self.reader: np.ndarray | None = None  # who read there
 
     def array(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
         """The elements as an array over this memory."""
@@ -47,12 +50,16 @@ class Storage:
         """The elements at flat positions, each of which must have been written."""
         at = at + self.base
         if not self.written[at].all():
-            raise LoopError(f"{self.name} is read where nothing was written: flat position {_first(at, ~self.written[at])}")
+            raise LoopError(
+                f"{self.name} is read where nothing was written: flat position {_first(at, ~self.written[at])}"
+            )
         if self.writer is not None and self.reader is not None:
             writer = self.writer[at]
             other = (writer != NOBODY) & (writer != iteration)
             if other.any():
-                raise LoopError(f"{self.name}: one iteration reads what another writes, at flat position {_first(at, other)}")
+                raise LoopError(
+                    f"{self.name}: one iteration reads what another writes, at flat position {_first(at, other)}"
+                )
             reader = self.reader[at]
             self.reader[at] = np.where((reader == NOBODY) | (reader == iteration), iteration, SEVERAL)
         return self.data[at]
@@ -63,7 +70,10 @@ class Storage:
         if at.size > 1 and np.unique(at).size != at.size:
             raise LoopError(f"{self.name}: one tile writes an element twice")
         if self.writer is not None and self.reader is not None:
-            for who, what in ((self.writer, "two iterations write one element"), (self.reader, "one iteration writes what another read")):
+            for who, what in (
+                (self.writer, "two iterations write one element"),
+                (self.reader, "one iteration writes what another read"),
+            ):
                 other = (who[at] != NOBODY) & (who[at] != iteration)
                 if other.any():
                     raise LoopError(f"{self.name}: {what}, at flat position {_first(at, other)}")

@@ -23,9 +23,25 @@ from kdsl.ir.sizes import Extent, maximum, minimum, size
 from kdsl.ir.tensor import Literal
 
 _OPERATORS = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.BitAnd: "&", ast.BitOr: "|",
-    ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>", ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
-}  # fmt: skip
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.Pow: "**",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+    ast.LShift: "<<",
+    ast.RShift: ">>",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
 _OP_OF_SIGN = {sign: op for op, sign in INFIX.items()}
 _AXIS = "__axis"
 
@@ -53,12 +69,17 @@ class _Parser:
         line = getattr(node, "lineno", 0)
         return LoopSyntaxError(f"line {line}: {message}\n    {self.lines[line - 1].strip() if line else ''}")
 
-    # --- the program --------------------------------------------------------------------------------------------------
+    # --- the program -----------------------------------------------------------------------------------
     def program(self, tree: ast.Module) -> ir.Program:
-        name, sizes, buffers, constants, kernels = "", (), [], [], []
+        name, buffers, constants, kernels = "", [], [], []
+        sizes: tuple[str, ...] = ()
         counts: dict[str, int] = {}
         for node in tree.body:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value.func) == "program":
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Call)
+                and _name(node.value.func) == "program"
+            ):
                 first, *rest = node.value.args
                 name, sizes = ast.literal_eval(first), self.names(rest)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
@@ -100,20 +121,31 @@ class _Parser:
         options: dict[str, Any] = {}
         for k in call.keywords:
             assert k.arg
-            options[k.arg] = self.extent(k.value) if k.arg in ("bytes", "operations") else ast.literal_eval(k.value)
+            options[k.arg] = (
+                self.extent(k.value) if k.arg in ("bytes", "operations") else ast.literal_eval(k.value)
+            )
         body, _ = self.body(node.body)
         self.memory = outer
         kind, *sizes = call.args
         return ir.Kernel(node.name, buffers, self.names(sizes), body, kind=ast.literal_eval(kind), **options)  # type: ignore[arg-type]
 
-    # --- statements -----------------------------------------------------------------------------------------------------
-    def body(self, nodes: list[ast.stmt], carries: tuple[str, ...] = ()) -> tuple[tuple[ir.Statement, ...], list[ir.Tile]]:
+    # --- statements ------------------------------------------------------------------------------------
+    def body(
+        self, nodes: list[ast.stmt], carries: tuple[str, ...] = ()
+    ) -> tuple[tuple[ir.Statement, ...], list[ir.Tile]]:
         """The statements of a body, and the next values of the carries, which its last line gives."""
         if carries:
             *nodes, last = nodes
             call = last.value if isinstance(last, ast.Expr) else None
-            if not isinstance(call, ast.Call) or _name(call.func) != "next" or [k.arg for k in call.keywords] != list(carries):
-                raise self.refuse(last, f"a stream that carries {', '.join(carries)} ends with next({'=…, '.join(carries)}=…)")
+            if (
+                not isinstance(call, ast.Call)
+                or _name(call.func) != "next"
+                or [k.arg for k in call.keywords] != list(carries)
+            ):
+                raise self.refuse(
+                    last,
+                    f"a stream that carries {', '.join(carries)} ends with next({'=…, '.join(carries)}=…)",
+                )
         statements = tuple(self.statement(n) for n in nodes if not isinstance(n, ast.Pass))
         return statements, [self.tile(k.value) for k in call.keywords] if carries else []  # type: ignore[union-attr]
 
@@ -132,7 +164,9 @@ class _Parser:
         index, kind = _name(node.target), _name(call.func)
         lo, hi, step = map(self.extent, call.args)
         if not isinstance(step, int) or kind not in ("parallel", "stream"):
-            raise self.refuse(call, "a loop is parallel(lo, hi, tile) or stream(lo, hi, tile, …) with a fixed tile")
+            raise self.refuse(
+                call, "a loop is parallel(lo, hi, tile) or stream(lo, hi, tile, …) with a fixed tile"
+            )
         if kind == "parallel":
             return ir.Parallel(index, lo, hi, step, self.body(node.body)[0])
         inits = {str(k.arg): self.tile(k.value) for k in call.keywords if k.arg != "order"}
@@ -160,7 +194,9 @@ class _Parser:
             return ir.Put(view.memory, view.index, self.tile(call.args[1]))
         if kind == "copy" and isinstance(view.memory, ir.Near):
             source = self.view(call.args[1], options.get("fill", 0))
-            return ir.Copy(view.memory, view.index, source, ast.literal_eval(call.args[2]), int(options.get("depth", 1)))
+            return ir.Copy(
+                view.memory, view.index, source, ast.literal_eval(call.args[2]), int(options.get("depth", 1))
+            )
         if kind == "prefetch":
             return ir.Prefetch(view, ast.literal_eval(call.args[1]))
         raise self.refuse(call, f"{kind} is no statement")
@@ -169,7 +205,7 @@ class _Parser:
         """Named sizes that stay named."""
         return tuple(n for n in map(_name, nodes) if n not in self.given)
 
-    # --- types, indices, views ------------------------------------------------------------------------------------------
+    # --- types, indices, views -------------------------------------------------------------------------
     def type(self, node: ast.expr) -> tuple[DType, tuple[Extent, ...]]:
         if isinstance(node, ast.Subscript):
             return dt.BY_NAME[_name(node.value)], self.extents(node.slice)
@@ -190,7 +226,13 @@ class _Parser:
             a, b = self.extent(node.left), self.extent(node.right)
             sign = _OPERATORS[type(node.op)]
             if sign in ("+", "-", "*", "//", "%"):
-                return {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "//": lambda: a // b, "%": lambda: a % b}[sign]()
+                return {
+                    "+": lambda: a + b,
+                    "-": lambda: a - b,
+                    "*": lambda: a * b,
+                    "//": lambda: a // b,
+                    "%": lambda: a % b,
+                }[sign]()
         if isinstance(node, ast.Call) and _name(node.func) in ("min", "max"):
             return (minimum if _name(node.func) == "min" else maximum)(*map(self.extent, node.args))
         raise self.refuse(node, "no index expression")
@@ -212,7 +254,7 @@ class _Parser:
         memory, index, check = self.memory_of(node.value), [], []
         for e in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
             edge = isinstance(e, ast.Call) and _name(e.func) == "edge"
-            index.append(self.extent(e.args[0] if edge else e))  # type: ignore[union-attr]
+            index.append(self.extent(e.args[0] if edge and isinstance(e, ast.Call) else e))
             check.append(edge)
         if memory.dtype.is_floating:
             fill = float(fill)
@@ -220,7 +262,7 @@ class _Parser:
             fill = bool(fill)
         return ir.View(memory, tuple(index), tuple(check), fill)
 
-    # --- tiles ----------------------------------------------------------------------------------------------------------
+    # --- tiles -----------------------------------------------------------------------------------------
     def tile(self, node: ast.expr) -> ir.Tile:
         if isinstance(node, ast.Name):
             if node.id not in self.tiles:
@@ -242,11 +284,17 @@ class _Parser:
         if f == "full":
             return _constant(_literal(x[0]), dt.BY_NAME[_name(x[2])], ast.literal_eval(x[1]))
         if f == "load":
-            return ir.Load(self.view(x[0], _literal(options["fill"]) if "fill" in options else 0), ast.literal_eval(x[1]))
+            return ir.Load(
+                self.view(x[0], _literal(options["fill"]) if "fill" in options else 0), ast.literal_eval(x[1])
+            )
         if f == "scalar":
             return ir.Scalar(self.extent(x[0]), dt.BY_NAME[_name(x[1])] if len(x) > 1 else dt.i64)
         if f == "index":
-            return ir.Index(ast.literal_eval(x[0]), ast.literal_eval(x[1]), dt.BY_NAME[_name(x[2])] if len(x) > 2 else dt.i64)
+            return ir.Index(
+                ast.literal_eval(x[0]),
+                ast.literal_eval(x[1]),
+                dt.BY_NAME[_name(x[2])] if len(x) > 2 else dt.i64,
+            )
         word, _, monoid = f.partition("_")
         if word in ("fold", "prefix") and monoid in MONOIDS:
             return (ir.Fold if word == "fold" else ir.Prefix)(monoid, self.tile(x[0]), ast.literal_eval(x[1]))
@@ -263,7 +311,13 @@ class _Parser:
         if f == "gather":
             mask = self.tile(options["mask"]) if "mask" in options else None
             memory, indices = self.memory_of(x[0]), tuple(map(self.tile, getattr(x[1], "elts", [])))
-            return ir.Gather(memory, indices, ast.literal_eval(x[2]), mask, _literal(options["fill"]) if "fill" in options else 0)
+            return ir.Gather(
+                memory,
+                indices,
+                ast.literal_eval(x[2]),
+                mask,
+                _literal(options["fill"]) if "fill" in options else 0,
+            )
         return self.map(node, f, x)
 
     def map(self, node: ast.expr, op: str, x: list[ast.expr]) -> ir.Map:
@@ -277,7 +331,10 @@ class _Parser:
         beside = [t for t in tiles[1 if op == "where" else 0 :] if t is not None]
         if not beside:
             raise self.refuse(node, f"the numbers of {op} have no dtype")
-        operands = tuple(_constant(v, beside[0].dtype, ()) if t is None else t for t, v in zip(tiles, literals, strict=True))
+        operands = tuple(
+            _constant(v, beside[0].dtype, ()) if t is None else t
+            for t, v in zip(tiles, literals, strict=True)
+        )
         dtype = map_dtype(op, [t.dtype for t in operands])
         if dtype is None:
             raise self.refuse(node, f"{op} of {', '.join(t.dtype.name for t in operands)}")
@@ -285,7 +342,11 @@ class _Parser:
 
 
 def _constant(value: Any, dtype: DType, shape: ir.TileShape) -> ir.Constant:
-    return ir.Constant(float(value) if dtype.is_floating else bool(value) if dtype.kind == "bool" else int(value), dtype, tuple(shape))
+    return ir.Constant(
+        float(value) if dtype.is_floating else bool(value) if dtype.kind == "bool" else int(value),
+        dtype,
+        tuple(shape),
+    )
 
 
 def _name(node: ast.AST) -> str:
@@ -302,7 +363,9 @@ def _literal(node: ast.expr) -> Any:
         return None if inner is None else -inner
     if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
         return float(node.id)
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)) else None
+    return (
+        node.value if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)) else None
+    )
 
 
 def _values(node: ast.expr) -> Any:

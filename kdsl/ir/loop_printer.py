@@ -31,9 +31,25 @@ from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Literal, Shape
 
 INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "floor_div": "//", "mod": "%", "pow": "**", "and": "&", "or": "|", "xor": "^",
-    "shl": "<<", "shr": ">>", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-}  # fmt: skip
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floor_div": "//",
+    "mod": "%",
+    "pow": "**",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "shl": "<<",
+    "shr": ">>",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+}
 PREFIX = {"neg": "-", "not": "~"}
 SMALL_CONSTANT = 64  # elements of a program constant that are written out
 
@@ -92,7 +108,10 @@ def _statement(s: ir.Statement) -> list[str]:
     if isinstance(s, ir.Stream):
         options = [] if s.order == "any" else [f"order={s.order!r}"]
         options += [f"{c.name}={show_tile(c.init)}" for c in s.carries]
-        return [f"for {s.index} in stream({', '.join([str(s.lo), str(s.hi), str(s.tile), *options])}):", *_body(s.body, s.carries)]
+        return [
+            f"for {s.index} in stream({', '.join([str(s.lo), str(s.hi), str(s.tile), *options])}):",
+            *_body(s.body, s.carries),
+        ]
     if isinstance(s, ir.If):
         return [f"if {show_tile(s.condition)}:", *_body(s.body)]
     if isinstance(s, ir.Let):
@@ -105,7 +124,9 @@ def _statement(s: ir.Statement) -> list[str]:
         return [f"store({_view(s.view)}, {show_tile(s.tile)})"]
     if isinstance(s, ir.Copy):
         depth = f", depth={s.depth}" if s.depth != 1 else ""
-        return [f"copy({_view(ir.View(s.near, s.index))}, {_view(s.view)}, {_tuple(s.shape)}{depth}{_fill(s.view.fill)})"]
+        return [
+            f"copy({_view(ir.View(s.near, s.index))}, {_view(s.view)}, {_tuple(s.shape)}{depth}{_fill(s.view.fill)})"
+        ]
     if isinstance(s, ir.Prefetch):
         return [f"prefetch({_view(s.view)}, {_tuple(s.shape)})"]
     raise LoopError(f"no text for {type(s).__name__}")
@@ -118,7 +139,11 @@ def show_tile(t: ir.Tile, inside: bool = False) -> str:
     if isinstance(t, ir.Load):
         return f"load({_view(t.view)}, {_tuple(t.shape)}{_fill(t.view.fill)})"
     if isinstance(t, ir.Constant):
-        return f"full({_literal(t.value)}, {_tuple(t.shape)}, {t.dtype.name})" if t.shape else f"{t.dtype.name}({_literal(t.value)})"
+        return (
+            f"full({_literal(t.value)}, {_tuple(t.shape)}, {t.dtype.name})"
+            if t.shape
+            else f"{t.dtype.name}({_literal(t.value)})"
+        )
     if isinstance(t, ir.Scalar):
         return f"scalar({t.value}{_integer(t.dtype)})"
     if isinstance(t, ir.Index):
@@ -144,17 +169,22 @@ def show_tile(t: ir.Tile, inside: bool = False) -> str:
 
 
 def _map(t: ir.Map, inside: bool) -> str:
-    bare = bare_operands(t.op, [isinstance(o, ir.Constant) and not o.shape for o in t.operands], [o.dtype for o in t.operands])
-    x = [_literal(o.value) if b else show_tile(o, t.op in INFIX or t.op in PREFIX) for o, b in zip(t.operands, bare, strict=True)]  # type: ignore[union-attr]
+    constant = [isinstance(o, ir.Constant) and not o.shape for o in t.operands]
+    bare = bare_operands(t.op, constant)
+    nested = t.op in INFIX or t.op in PREFIX
+    x = [
+        _literal(o.value) if alone and isinstance(o, ir.Constant) else show_tile(o, nested)
+        for o, alone in zip(t.operands, bare, strict=True)
+    ]
     if t.op in INFIX:
         text = f"{x[0]} {INFIX[t.op]} {x[1]}"
         return f"({text})" if inside else text
     if t.op in PREFIX:
-        return f"{PREFIX[t.op]}{x[0]}"
+        return f"({PREFIX[t.op]}{x[0]})" if inside else f"{PREFIX[t.op]}{x[0]}"
     return f"{t.op}({', '.join(x + [t.dtype.name] * (t.op in TYPED_BY_ATTRIBUTE))})"
 
 
-def bare_operands(op: str, constant: list[bool], dtypes: list[DType]) -> list[bool]:
+def bare_operands(op: str, constant: list[bool]) -> list[bool]:
     """Which 0-d constants stand as bare numbers: those beside another operand that has their dtype by rule."""
     first = 1 if op == "where" else 0
     if op == "philox" or len(constant) - first < 2 or all(constant[first:]):

@@ -60,7 +60,9 @@ def _map(tile: ir.Map) -> str | None:
 
 def _broadcasts(shapes: Sequence[ir.TileShape], to: ir.TileShape, what: str) -> str | None:
     for shape in shapes:
-        fits = len(shape) <= len(to) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False))
+        fits = len(shape) <= len(to) and all(
+            a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
+        )
         if not fits:
             return f"{what}: a tile of {shape} does not broadcast to {to}"
     return None
@@ -71,7 +73,11 @@ def _fold(tile: ir.Fold | ir.Prefix) -> str | None:
         return f"nothing folds by {tile.monoid}"
     if (tile.monoid in ("any", "all")) != (tile.dtype is dt.bool_):
         return f"a fold by {tile.monoid} of {tile.dtype.name}"
-    return None if 0 <= tile.axis < len(tile.tile.shape) else f"a fold along axis {tile.axis} of {tile.tile.shape}"
+    return (
+        None
+        if 0 <= tile.axis < len(tile.tile.shape)
+        else f"a fold along axis {tile.axis} of {tile.tile.shape}"
+    )
 
 
 def _dot(tile: ir.Dot) -> str | None:
@@ -95,14 +101,22 @@ def _slice(tile: ir.Slice) -> str | None:
 def _gather(tile: ir.Gather) -> str | None:
     if len(tile.indices) != len(tile.memory.shape):
         return f"a gather from {tile.memory.name} has {len(tile.indices)} indices for {len(tile.memory.shape)} axes"
-    if not all(i.dtype.is_integer for i in tile.indices) or (tile.mask is not None and tile.mask.dtype is not dt.bool_):
+    if not all(i.dtype.is_integer for i in tile.indices) or (
+        tile.mask is not None and tile.mask.dtype is not dt.bool_
+    ):
         return f"a gather from {tile.memory.name} has an index that is no integer or a mask that is no bool"
-    return _broadcasts([i.shape for i in tile.indices] + ([tile.mask.shape] if tile.mask is not None else []), tile.shape, "gather")
+    return _broadcasts(
+        [i.shape for i in tile.indices] + ([tile.mask.shape] if tile.mask is not None else []),
+        tile.shape,
+        "gather",
+    )
 
 
 def _index(tile: ir.Index) -> str | None:
     good = tile.dtype.is_integer and all(n == 1 for i, n in enumerate(tile.shape) if i != tile.axis)
-    return None if good and tile.axis < len(tile.shape) else f"an index along axis {tile.axis} of {tile.shape}"
+    return (
+        None if good and tile.axis < len(tile.shape) else f"an index along axis {tile.axis} of {tile.shape}"
+    )
 
 
 def _scalar(tile: ir.Scalar) -> str | None:
@@ -126,6 +140,10 @@ _CHECKS: dict[type, Callable[..., str | None]] = {
     ir.Index: _index,
     ir.Scalar: _scalar,
     ir.Constant: _constant,
-    ir.Permute: lambda t: None if sorted(t.axes) == list(range(len(t.tile.shape))) else f"a permute by {t.axes} of {t.tile.shape}",
+    ir.Permute: lambda t: (
+        None
+        if sorted(t.axes) == list(range(len(t.tile.shape)))
+        else f"a permute by {t.axes} of {t.tile.shape}"
+    ),
     ir.Broadcast: lambda t: _broadcasts([t.tile.shape], t.shape, "broadcast"),
 }

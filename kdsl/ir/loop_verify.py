@@ -26,11 +26,16 @@ def verify_loops(program: ir.Program) -> None:
     _require(len(set(names)) == len(names), f"{program.name}: two buffers have one name")
     written = {b for b in program.buffers if b.role in ("argument", "constant")}
     for kernel in program.kernels:
-        _require(set(kernel.buffers) <= set(program.buffers), f"{kernel.name} has a buffer that the program lacks")
+        _require(
+            set(kernel.buffers) <= set(program.buffers), f"{kernel.name} has a buffer that the program lacks"
+        )
         _require(set(kernel.sizes) <= set(program.sizes), f"{kernel.name} has a size that the program lacks")
-        _Kernel(kernel, written).verify()
+        _Kernel(kernel, written, program.facts).verify()
     for buffer in program.buffers:
-        _require(buffer.role != "result" or buffer in written, f"{program.name}: no kernel writes the result {buffer.name}")
+        _require(
+            buffer.role != "result" or buffer in written,
+            f"{program.name}: no kernel writes the result {buffer.name}",
+        )
 
 
 def _require(holds: bool, message: str) -> None:
@@ -41,10 +46,10 @@ def _require(holds: bool, message: str) -> None:
 class _Kernel:
     """One walk over a kernel with what is known at each place."""
 
-    def __init__(self, kernel: ir.Kernel, written: set[ir.Buffer]) -> None:
+    def __init__(self, kernel: ir.Kernel, written: set[ir.Buffer], facts: tuple[Extent, ...] = ()) -> None:
         self.kernel, self.written = kernel, written
         self.sizes = frozenset(kernel.sizes)
-        self.ranges = Ranges(self.sizes)
+        self.ranges = Ranges(self.sizes, facts)
         self.types: dict[str, Type] = {}  # Lets and carries in scope
         self.taken: set[str] = set()  # every name ever defined
         self.near: dict[ir.Near, bool] = {}  # near memory in scope, and whether it has been written
@@ -55,7 +60,10 @@ class _Kernel:
     def verify(self) -> None:
         for buffer in self.kernel.buffers:
             for extent in (*buffer.shape, *buffer.strides):
-                self.require(names_in(extent) <= self.sizes, f"{buffer.name} has the extent {extent}, which is no size of it")
+                self.require(
+                    names_in(extent) <= self.sizes,
+                    f"{buffer.name} has the extent {extent}, which is no size of it",
+                )
         self.body(self.kernel.body, top=True)
 
     def require(self, holds: bool, message: str) -> None:
@@ -69,7 +77,10 @@ class _Kernel:
                 self.require(top, f"the parallel loop {statement.index} is not outermost")
                 last = position == len(statements) - 1
                 self.require(last, f"statements follow the parallel loop {statement.index}")
-                self.require(all(isinstance(s, ir.Let) for s in statements[:-1]), "more than Lets stand before a parallel loop")
+                self.require(
+                    all(isinstance(s, ir.Let) for s in statements[:-1]),
+                    "more than Lets stand before a parallel loop",
+                )
             getattr(self, "on_" + type(statement).__name__)(statement)
 
     def on_Parallel(self, loop: ir.Parallel) -> None:
@@ -83,7 +94,10 @@ class _Kernel:
 
     def on_Stream(self, loop: ir.Stream) -> None:
         self.index(loop.lo, loop.hi)
-        self.require(loop.tile > 0 and loop.order in ("any", "forward", "backward"), f"the stream {loop.index} is malformed")
+        self.require(
+            loop.tile > 0 and loop.order in ("any", "forward", "backward"),
+            f"the stream {loop.index} is malformed",
+        )
         self.define_index(loop.index)
         self.depends[loop.index] = self.dependence(loop.lo) | self.dependence(loop.hi)
         for carry in loop.carries:
@@ -92,10 +106,18 @@ class _Kernel:
             self.define(carry.name)
             self.types[carry.name] = (tuple(carry.init.shape), carry.init.dtype)
             same = (tuple(carry.next.shape), carry.next.dtype) == self.types[carry.name]
-            self.require(same, f"{carry.name} starts as {_type(carry.init)} and goes on as {_type(carry.next)}")
+            self.require(
+                same, f"{carry.name} starts as {_type(carry.init)} and goes on as {_type(carry.next)}"
+            )
         self.inner(loop, loop.body, after=loop.carries)
 
-    def inner(self, loop: ir.Parallel | ir.Stream, body: tuple[ir.Statement, ...], top: bool = False, after: tuple[ir.Carry, ...] = ()) -> None:
+    def inner(
+        self,
+        loop: ir.Parallel | ir.Stream,
+        body: tuple[ir.Statement, ...],
+        top: bool = False,
+        after: tuple[ir.Carry, ...] = (),
+    ) -> None:
         """A loop's body in a scope of its own; `after` are the carries whose next tiles are seen at its end."""
         outer = dict(self.types), dict(self.near), self.unreachable
         span = self.ranges.span(loop.hi - loop.lo)
@@ -111,7 +133,9 @@ class _Kernel:
 
     def on_If(self, statement: ir.If) -> None:
         self.tiles(statement.condition)
-        self.require(_type(statement.condition) == "bool[]", f"a condition is {_type(statement.condition)}, not bool[]")
+        self.require(
+            _type(statement.condition) == "bool[]", f"a condition is {_type(statement.condition)}, not bool[]"
+        )
         types, near = dict(self.types), dict(self.near)
         parallel, self.parallel = self.parallel, []  # the condition may choose one iteration
         self.body(statement.body)
@@ -123,35 +147,55 @@ class _Kernel:
         self.define(statement.name)
         self.types[statement.name] = tuple(statement.tile.shape), statement.tile.dtype
         self.depends[statement.name] = set(self.parallel)
-        limits = limits_of(statement.tile) if statement.tile.dtype.is_integer and not statement.tile.shape else (None, None)
+        limits = (
+            limits_of(statement.tile)
+            if statement.tile.dtype.is_integer and not statement.tile.shape
+            else (None, None)
+        )
         if limits[0] is not None and limits[1] is not None:
             self.ranges.add(statement.name, limits[0], limits[1])
 
     def on_Near(self, near: ir.Near) -> None:
         self.define(near.name)
-        self.require(all(isinstance(n, int) for n in near.shape), f"near memory {near.name} has no fixed size: {near.shape}")
+        self.require(
+            all(isinstance(n, int) for n in near.shape),
+            f"near memory {near.name} has no fixed size: {near.shape}",
+        )
         self.near[near] = False
 
     def on_Copy(self, copy: ir.Copy) -> None:
         self.reads(copy.view, copy.shape)
-        self.require(copy.near.dtype is copy.view.memory.dtype, f"a copy to {copy.near.name} changes the dtype")
+        self.require(
+            copy.near.dtype is copy.view.memory.dtype, f"a copy to {copy.near.name} changes the dtype"
+        )
         self.require(copy.depth >= 1, f"a copy to {copy.near.name} has no depth")
         self.writes(ir.View(copy.near, copy.index), copy.shape)
 
     def on_Put(self, put: ir.Put) -> None:
         self.tiles(put.tile)
-        self.require(put.tile.dtype is put.near.dtype.compute, f"{_type(put.tile)} is put into {put.near.dtype} {put.near.name}")
+        self.require(
+            put.tile.dtype is put.near.dtype.compute,
+            f"{_type(put.tile)} is put into {put.near.dtype} {put.near.name}",
+        )
         self.writes(ir.View(put.near, put.index), put.tile.shape)
 
     def on_Store(self, store: ir.Store) -> None:
         self.tiles(store.tile)
         memory = store.view.memory
-        self.require(store.tile.dtype is memory.dtype.compute, f"{_type(store.tile)} is stored into {memory.dtype} {memory.name}")
+        self.require(
+            store.tile.dtype is memory.dtype.compute,
+            f"{_type(store.tile)} is stored into {memory.dtype} {memory.name}",
+        )
         self.writes(store.view, store.tile.shape)
         if not isinstance(memory, ir.Near):
-            found = set().union(*(self.dependence(e) for e in store.view.index)) if store.view.index else set()
+            found = (
+                set().union(*(self.dependence(e) for e in store.view.index)) if store.view.index else set()
+            )
             missing = [p for p in self.parallel if p not in found]
-            self.require(not missing, f"every iteration of {', '.join(missing)} writes the same elements of {memory.name}")
+            self.require(
+                not missing,
+                f"every iteration of {', '.join(missing)} writes the same elements of {memory.name}",
+            )
 
     def on_Prefetch(self, statement: ir.Prefetch) -> None:
         self.view(statement.view, statement.shape, prove=False)
@@ -175,7 +219,10 @@ class _Kernel:
             for name in names_in(extent):
                 loop = name in self.ranges.bounds or name in self.sizes
                 shape, dtype = self.types.get(name, ((1,), None))
-                self.require(loop or (shape == () and dtype is not None and dtype.is_integer), f"the index {extent} has {name}, which is none here")
+                self.require(
+                    loop or (shape == () and dtype is not None and dtype.is_integer),
+                    f"the index {extent} has {name}, which is none here",
+                )
 
     def dependence(self, extent: Extent) -> set[str]:
         return set().union(*(self.depends.get(n, set()) for n in names_in(extent)))
@@ -189,18 +236,31 @@ class _Kernel:
         else:
             buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
             self.require(buffer in self.kernel.buffers, f"{memory.name} is not among the kernel's buffers")
-        self.require(len(view.index) == len(memory.shape), f"a view of {memory.name} has {len(view.index)} indices for {len(memory.shape)} axes")
-        self.require(len(view.checks) == len(view.index), f"a view of {memory.name} has {len(view.checks)} checks")
-        self.require(all(isinstance(n, int) and n > 0 for n in shape), f"a tile of {memory.name} has the shape {shape}")
+        self.require(
+            len(view.index) == len(memory.shape),
+            f"a view of {memory.name} has {len(view.index)} indices for {len(memory.shape)} axes",
+        )
+        self.require(
+            len(view.checks) == len(view.index), f"a view of {memory.name} has {len(view.checks)} checks"
+        )
+        self.require(
+            all(isinstance(n, int) and n > 0 for n in shape), f"a tile of {memory.name} has the shape {shape}"
+        )
         axes = {int(n[1:]) for e in view.index for n in names_in(e) if n.startswith("#")}
-        self.require(all(a < len(shape) for a in axes), f"a view of {memory.name} counts along axis {max(axes, default=0)} of {shape}")
+        self.require(
+            all(a < len(shape) for a in axes),
+            f"a view of {memory.name} counts along axis {max(axes, default=0)} of {shape}",
+        )
         for a in axes:
             self.ranges.add(f"#{a}", 0, shape[a] - 1)
         self.index(*view.index)
         for number, (e, n, check) in enumerate(zip(view.index, memory.shape, view.checks, strict=True)):
             if prove and not check and not self.unreachable and not self.ranges.inside(e, n):
                 known = ", ".join(f"{x} {self.bounds_text(x)}" for x in sorted(_all_names(e, self.ranges)))
-                raise LoopError(f"{self.kernel.name}: index {e} of {memory.name}'s axis {number} of {n} is unchecked and not proved inside ({known})")
+                raise LoopError(
+                    f"{self.kernel.name}: index {e} of {memory.name}'s axis {number} of {n} "
+                    f"is unchecked and not proved inside ({known})"
+                )
         for a in axes:
             del self.ranges.bounds[f"#{a}"]
         return axes
@@ -215,7 +275,10 @@ class _Kernel:
 
     def known(self, memory: ir.Memory) -> None:
         if isinstance(memory, ir.Near):
-            self.require(self.near.get(memory, False), f"near memory {memory.name} is read before anything is put there")
+            self.require(
+                self.near.get(memory, False),
+                f"near memory {memory.name} is read before anything is put there",
+            )
         else:
             buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
             self.require(buffer in self.written, f"{memory.name} is read before anything is stored there")
@@ -246,7 +309,9 @@ class _Kernel:
             if isinstance(tile, ir.Name):
                 own = self.types.get(tile.name)
                 self.require(own is not None, f"{tile.name} is used where it is not defined")
-                self.require(own == (tuple(tile.shape), tile.dtype), f"{tile.name} is {own}, used as {_type(tile)}")
+                self.require(
+                    own == (tuple(tile.shape), tile.dtype), f"{tile.name} is {own}, used as {_type(tile)}"
+                )
             elif isinstance(tile, ir.Load):
                 self.reads(tile.view, tile.shape)
             elif isinstance(tile, ir.Gather):
@@ -264,8 +329,12 @@ def limits_of(tile: ir.Tile) -> tuple[Extent | None, Extent | None]:
     if isinstance(tile, ir.Map) and tile.op in ("minimum", "maximum"):
         (a, b), (c, d) = map(limits_of, tile.operands)
         if tile.op == "minimum":
-            return (Size({(("min", a, c),): 1}) if a != c else a) if a is not None and c is not None else None, d if b is None else b
-        return c if a is None else a, (Size({(("max", b, d),): 1}) if b != d else b) if b is not None and d is not None else None
+            return (
+                Size({(("min", a, c),): 1}) if a != c else a
+            ) if a is not None and c is not None else None, d if b is None else b
+        return c if a is None else a, (
+            Size({(("max", b, d),): 1}) if b != d else b
+        ) if b is not None and d is not None else None
     return None, None
 
 

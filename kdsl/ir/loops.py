@@ -24,9 +24,13 @@ f32, Store and Put round; Map("round_f16") and Map("round_bf16") round within f3
 What does *not* appear: threads, lanes, barriers, vector widths, unrolled copies. Edges are bounds of views (check), never
 hand-made remainder code: a schedule splits the full tiles off into a loop of their own whose views need no check.
 
+A fold that needs more than one tile (argmax, a running maximum with its sum) is several carries: every lane keeps its own, and
+at the end each lane's part is brought to the folded one and folded (docs/decisions/loop-ir.md).
+
 Invariants (ir/loop_verify.py): names are defined once and above their use; tile shapes fit; an unchecked view is provably inside;
-every element read was written earlier or is an argument; two iterations of a Parallel never write one element; carries keep their type.
-Read before: ir/sizes.py. Read next: ir/loop_printer.py, schedule/, codegen/.
+every element read was written earlier or is an argument; two iterations of a Parallel never write one element; carries keep their
+type; near memory has a fixed size; the Parallel loops are one nest, outermost, with Lets of sizes above them at most.
+Read before: ir/sizes.py. Read next: ir/loop_printer.py (programs as text), schedule/, codegen/.
 """
 
 from __future__ import annotations
@@ -357,13 +361,16 @@ class Kernel:
 
 @dataclass(eq=False, frozen=True)
 class Program:
-    """Kernels in launch order. Buffers hold arguments, results, temporaries and constants; `sizes` are the named sizes."""
+    """Kernels in launch order. Buffers hold arguments, results, temporaries and constants; `sizes` are the named sizes.
+
+    `facts`: expressions in the sizes that are at least 0 at every call (the call has checked them)."""
 
     name: str
     buffers: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
     sizes: tuple[str, ...] = ()
     constants: tuple[Any, ...] = ()  # NumPy arrays, by Buffer.number
+    facts: tuple[Extent, ...] = ()
 
 
 def children(tile: Tile) -> tuple[Tile, ...]:

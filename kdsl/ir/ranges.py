@@ -16,8 +16,9 @@ DEPTH = 40  # steps of one proof
 class Ranges:
     """The known names: sizes (0 and more) and bounded ones, in the order of their definition."""
 
-    def __init__(self, sizes: frozenset[str] = frozenset()) -> None:
+    def __init__(self, sizes: frozenset[str] = frozenset(), facts: tuple[Extent, ...] = ()) -> None:
         self.sizes = sizes
+        self.facts = facts  # expressions in the sizes that are at least 0
         self.bounds: dict[str, tuple[Extent, Extent]] = {}
         self.steps: dict[
             str, tuple[Extent, int]
@@ -119,12 +120,21 @@ class Ranges:
         e = _canonical(e)
         if isinstance(e, int) or (at_least(e, 0) and names_in(e) <= self.sizes):
             return not isinstance(e, int) or e >= 0
+        if any(at_least(e - fact * times, 0) for fact in self.facts for times in self._factors(e, fact)):
+            return True
         for name in reversed(self.bounds):
             if name in names_in(e):
                 direction = self._direction(e, name)
                 if direction:
                     return self.natural(substitute(e, {name: self.bounds[name][direction < 0]}), depth - 1)
         return self._open_atom(e, depth - 1)
+
+    def _factors(self, e: Size, fact: Extent) -> set[int]:
+        """How many times a fact may have to be taken away from e: once, or the ratios of their terms of one sign."""
+        if isinstance(fact, int):
+            return set()
+        ratios = {e.terms[m] // f for m, f in fact.terms.items() if m in e.terms and e.terms[m] * f > 0}
+        return {r for r in ratios if r > 0} | {1}
 
     def _direction(self, e: Size, name: str) -> int:
         """1 where e grows with the name, -1 where it falls, 0 where that cannot be told."""
@@ -178,6 +188,8 @@ class Ranges:
                     return all(found) if both else any(found)
                 if not (self.natural(b - 1, depth) or names_in(b) <= self.sizes):
                     continue  # a size that divides is at least 1: where it is 0 there is nothing to index
+                if kind == "//" and isinstance(b, int) and factor % b and self.natural(e * b, depth - 1):
+                    return True  # b * (a // b) is a - a % b
                 if kind == "%":
                     limits = [0] if factor > 0 else [b - 1] + ([a] if self.natural(a, depth) else [])
                 elif factor > 0:

@@ -18,10 +18,14 @@ def test_named_sizes(name):
         if name in texts.FIXED:
             run = texts.compile_for_cpu(texts.read(name, **{texts.FIXED[name]: sizes[texts.FIXED[name]]}))
         arguments = texts.PROGRAMS[name][0](**sizes)
-        texts.assert_close(run(arguments, sizes=sizes), texts.expected(name, arguments, sizes), f"{name} {sizes}")
+        texts.assert_close(
+            run(arguments, sizes=sizes), texts.expected(name, arguments, sizes), f"{name} {sizes}"
+        )
 
 
-@pytest.mark.parametrize(("name", "sizes"), [(name, texts.SIZES[name][-1]) for name in texts.PROGRAMS], ids=str)
+@pytest.mark.parametrize(
+    ("name", "sizes"), [(name, texts.SIZES[name][-1]) for name in texts.PROGRAMS], ids=str
+)
 def test_fixed_sizes(name, sizes):
     arguments = texts.PROGRAMS[name][0](**sizes)
     run = texts.compile_for_cpu(texts.read(name, **sizes))

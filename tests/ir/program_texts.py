@@ -130,8 +130,14 @@ def _with_nan(x):
 
 PROGRAMS = {
     "gelu": (lambda N: (normal(0, N),), lambda x: (gelu(x),)),
-    "softmax": (lambda R, N: (_some_infinite(normal(0, R, N)) if R else normal(0, R, N),), lambda x: (softmax(x),)),
-    "softmax_streamed": (lambda R, N: (_some_infinite(normal(0, R, N)) if R else normal(0, R, N),), lambda x: (softmax(x),)),
+    "softmax": (
+        lambda R, N: (_some_infinite(normal(0, R, N)) if R else normal(0, R, N),),
+        lambda x: (softmax(x),),
+    ),
+    "softmax_streamed": (
+        lambda R, N: (_some_infinite(normal(0, R, N)) if R else normal(0, R, N),),
+        lambda x: (softmax(x),),
+    ),
     "layer_norm_backward": (_layer_norm_arguments, _layer_norm_backward),
     "linear_gelu": (
         lambda M, K, N: (normal(0, M, K), normal(1, K, N), normal(2, N)),
@@ -140,7 +146,10 @@ PROGRAMS = {
     "attention": (lambda H, T: _attention_arguments(H, T)[:3], _attention),
     "attention_keys_values": (_attention_arguments, _attention_keys_values),
     "selective_scan": (_scan_arguments, _selective_scan),
-    "selective_scan_backward": (lambda L, D: (*_scan_arguments(L, D), normal(5, L, D)), _selective_scan_backward),
+    "selective_scan_backward": (
+        lambda L, D: (*_scan_arguments(L, D), normal(5, L, D)),
+        _selective_scan_backward,
+    ),
     "convolution": (lambda I, O, T: (normal(0, I, T), normal(1, O, I, 3)), _convolution),
     "embedding_gradient": (
         lambda V, E, T: (np.random.default_rng(0).integers(-V, V, T), normal(1, T, E)),
@@ -154,7 +163,10 @@ SIZES = {
     "softmax": [dict(R=r, N=n) for r, n in ((0, 5), (1, 1), (9, 31), (3, 64), (8, 101))],
     "softmax_streamed": [dict(R=r, N=n) for r, n in ((0, 5), (1, 1), (9, 31), (3, 64), (8, 101))],
     "layer_norm_backward": [dict(R=r, N=n) for r, n in ((0, 5), (1, 1), (129, 31), (5, 101), (3, 64))],
-    "linear_gelu": [dict(M=m, K=k, N=n) for m, k, n in ((1, 1, 1), (0, 3, 4), (3, 0, 5), (50, 7, 17), (13, 9, 48), (48, 8, 32))],
+    "linear_gelu": [
+        dict(M=m, K=k, N=n)
+        for m, k, n in ((1, 1, 1), (0, 3, 4), (3, 0, 5), (50, 7, 17), (13, 9, 48), (48, 8, 32))
+    ],
     "attention": [dict(H=h, T=t) for h, t in ((1, 1), (2, 6), (1, 17), (1, 53))],
     "attention_keys_values": [dict(H=h, T=t) for h, t in ((1, 1), (2, 6), (1, 17), (1, 53))],
     "selective_scan": [dict(L=t, D=d) for t, d in ((0, 3), (1, 1), (37, 13), (16, 8))],
@@ -164,7 +176,10 @@ SIZES = {
     "argmax": [dict(R=r, N=n) for r, n in ((1, 1), (7, 31), (6, 65))],
 }
 
-FIXED = {"attention": "T", "attention_keys_values": "T"}  # near memory has a fixed size, and their strips are as long as the line
+FIXED = {
+    "attention": "T",
+    "attention_keys_values": "T",
+}  # near memory has a fixed size, and their strips are as long as the line
 
 
 def expected(name: str, arguments: tuple[np.ndarray, ...], sizes: dict[str, int]) -> tuple[np.ndarray, ...]:
@@ -181,7 +196,9 @@ def assert_close(results, wanted, name: str) -> None:
         bound = 4e-6 * (1 + np.nanmax(np.abs(want[np.isfinite(want)]), initial=0))
         same = (result == want) | (np.isnan(result) & np.isnan(want)) | (np.abs(result - want) <= bound)
         worst = np.argwhere(~same)
-        assert same.all(), f"{name}: result {i} at {worst[0]}: {result[tuple(worst[0])]}, not {want[tuple(worst[0])]} (bound {bound:.1e})"
+        assert same.all(), (
+            f"{name}: result {i} at {worst[0]}: {result[tuple(worst[0])]}, not {want[tuple(worst[0])]} (bound {bound:.1e})"
+        )
 
 
 def compile_for_cpu(program: Program):

@@ -25,4 +25,6 @@ def test_meaning(name, sizes, named):
     program = texts.read(name, **{s: n for s, n in sizes.items() if not named or s == texts.FIXED.get(name)})
     verify_loops(program)
     arguments = texts.PROGRAMS[name][0](**sizes)
-    texts.assert_close(interpret(program, *arguments, sizes=sizes), texts.expected(name, arguments, sizes), name)
+    texts.assert_close(
+        interpret(program, *arguments, sizes=sizes), texts.expected(name, arguments, sizes), name
+    )

@@ -57,9 +57,18 @@ def test_round_trip():
     ("text", "message"),
     [
         ("program('p')\nx = argumet(f32[3])", "line 2: argumet is no kind of buffer"),
-        ("program('p')\nx = result(f32[3])\n@kernel('kernel')\ndef k(x):\n    store(x[#0], y)", "line 5: no tile is called y"),
-        ("program('p')\nx = result(f32[3])\n@kernel('kernel')\ndef k(x):\n    store(y[#0], f32(1.0))", "line 5: no memory is called y"),
-        ("program('p')\nx = result(f32[3])\n@kernel('kernel')\ndef k(x):\n    store(x[#0], foo(f32(1.0)))", "no map foo has 1 operands"),
+        (
+            "program('p')\nx = result(f32[3])\n@kernel('kernel')\ndef k(x):\n    store(x[#0], y)",
+            "line 5: no tile is called y",
+        ),
+        (
+            "program('p')\nx = result(f32[3])\n@kernel('kernel')\ndef k(x):\n    store(y[#0], f32(1.0))",
+            "line 5: no memory is called y",
+        ),
+        (
+            "program('p')\nx = result(f32[3])\n@kernel('kernel')\ndef k(x):\n    store(x[#0], foo(f32(1.0)))",
+            "no map foo has 1 operands",
+        ),
         ("program('p'", "line 1"),
     ],
 )

@@ -38,23 +38,50 @@ def test_right():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["store(y[i, #1 + 1], load(x[i, #1], (1, 64)))"], r"index #1 \+ 1 of y's axis 1 of 64 is unchecked and not proved inside"),
+        (
+            ["store(y[i, #1 + 1], load(x[i, #1], (1, 64)))"],
+            r"index #1 \+ 1 of y's axis 1 of 64 is unchecked and not proved inside",
+        ),
         (["store(y[i, #1], load(x[i + 1, #1], (1, 64)))"], "unchecked and not proved inside"),
-        (["store(y[edge(0), #1], load(x[i, #1], (1, 64)))"], "every iteration of i writes the same elements of y"),
-        (["store(y[i, 0], load(x[i, #1], (1, 64)))"], r"axes \[1\] of a tile of \(1, 64\) have no place in y"),
+        (
+            ["store(y[edge(0), #1], load(x[i, #1], (1, 64)))"],
+            "every iteration of i writes the same elements of y",
+        ),
+        (
+            ["store(y[i, 0], load(x[i, #1], (1, 64)))"],
+            r"axes \[1\] of a tile of \(1, 64\) have no place in y",
+        ),
         (["a = load(t[i], ())", WHOLE], "t is read before anything is stored there"),
-        (["s = near(f32[64])", "a = load(s[#0], (64,))", WHOLE], "near memory s is read before anything is put there"),
+        (
+            ["s = near(f32[64])", "a = load(s[#0], (64,))", WHOLE],
+            "near memory s is read before anything is put there",
+        ),
         (["a = load(x[i, 0], ())", "a = load(x[i, 1], ())", WHOLE], "a is defined twice"),
         (["N = load(x[i, 0], ())", WHOLE], "N is a size and defined again"),
         (["store(x[i, 0], f32(1.0))", WHOLE], "the argument x is stored to"),
         (["s = near(bf16[64])", "put(s[#0], full(1, (64,), i32))", WHOLE], r"i32\[64\] is put into bf16 s"),
-        (["for j in stream(0, 3, 1, a=f32(0.0)):", "    next(a=i32(0))", WHOLE], r"a starts as f32\[\] and goes on as i32\[\]"),
-        (["for j in stream(0, 3, 1):", "    a = f32(1.0)", "store(y[i, 0], a)"], "a is used where it is not defined"),
+        (
+            ["for j in stream(0, 3, 1, a=f32(0.0)):", "    next(a=i32(0))", WHOLE],
+            r"a starts as f32\[\] and goes on as i32\[\]",
+        ),
+        (
+            ["for j in stream(0, 3, 1):", "    a = f32(1.0)", "store(y[i, 0], a)"],
+            "a is used where it is not defined",
+        ),
         (["if load(x[i, 0], ()) + 1.0:", "    " + WHOLE], r"a condition is f32\[\], not bool\[\]"),
-        (["a = full(0.0, (2, 2), f32) + full(0.0, (1, 3), f32)", WHOLE], r"a tile of \(2, 2\) does not broadcast to \(2, 3\)"),
-        (["a = dot(full(0.0, (2, 2), f32), full(0.0, (2, 3), f32), full(0.0, (4, 2), f32))", WHOLE], "a dot of"),
+        (
+            ["a = full(0.0, (2, 2), f32) + full(0.0, (1, 3), f32)", WHOLE],
+            r"a tile of \(2, 2\) does not broadcast to \(2, 3\)",
+        ),
+        (
+            ["a = dot(full(0.0, (2, 2), f32), full(0.0, (2, 3), f32), full(0.0, (4, 2), f32))", WHOLE],
+            "a dot of",
+        ),
         (["a = cast(load(h[0], ()), bf16)", WHOLE], "a tile is bf16, which exists in memory only"),
-        (["r = cast(load(x[i, 0], ()), i64)", "store(y[i, r], f32(0.0))"], r"index r of y's axis 1 of 64 is unchecked.*r unknown"),
+        (
+            ["r = cast(load(x[i, 0], ()), i64)", "store(y[i, r], f32(0.0))"],
+            r"index r of y's axis 1 of 64 is unchecked.*r unknown",
+        ),
         (["a = load(x[i, j], ())", WHOLE], "the index j has j, which is none here"),
     ],
 )
@@ -66,11 +93,21 @@ def test_refused(lines, message):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["for c in stream(0, 65, 32):", "    store(y[i, edge(c + #1)], load(x[i, c + #1], (1, 32)))"], "leaves its axis 1 of 64, unchecked"),
+        (
+            ["for c in stream(0, 65, 32):", "    store(y[i, edge(c + #1)], load(x[i, c + #1], (1, 32)))"],
+            "leaves its axis 1 of 64, unchecked",
+        ),
         (["store(y[i, #1], load(x[i, #1], (1, 32)))"], "elements of the result are never written"),
         (["store(y[i // 2, #1], load(x[i, #1], (1, 64)))"], "two iterations write one element"),
         ([WHOLE, "a = load(y[0, #1], (1, 64))"], "one iteration reads what another writes"),
-        (["s = near(f32[64])", "put(s[#0], full(1.0, (32,), f32))", "store(y[i, #1], load(s[#1], (1, 64)))"], "read where nothing was written"),
+        (
+            [
+                "s = near(f32[64])",
+                "put(s[#0], full(1.0, (32,), f32))",
+                "store(y[i, #1], load(s[#1], (1, 64)))",
+            ],
+            "read where nothing was written",
+        ),
         (["store(y[i, #1 // 2], load(x[i, #1], (1, 64)))"], "one tile writes an element twice"),
     ],
 )
@@ -92,7 +129,12 @@ def k(x, y):
 """)
     verify_loops(p)
     x = np.arange(48, dtype=np.float32).reshape(6, 8)
-    for view in (x[::2, ::2], x[::-2, 7:3:-1], np.ascontiguousarray(x[:3, :4]), np.broadcast_to(x[0, :4], (3, 4))):
+    for view in (
+        x[::2, ::2],
+        x[::-2, 7:3:-1],
+        np.ascontiguousarray(x[:3, :4]),
+        np.broadcast_to(x[0, :4], (3, 4)),
+    ):
         assert (interpret(p, view)[0] == view.T).all()
 
 

@@ -32,7 +32,7 @@ class Place:
     vector: int
 
 
-def place(view: ir.View, shape: ir.TileShape, steps: dict[str, int], written: bool) -> Place:
+def place(view: ir.View, shape: ir.TileShape, steps: dict[str, int]) -> Place:
     """Where a tile of this shape lies in a buffer; `steps` are the tiles of the loops around it."""
     memory = view.memory
     assert not isinstance(memory, ir.Near)
@@ -56,18 +56,26 @@ def place(view: ir.View, shape: ir.TileShape, steps: dict[str, int], written: bo
     if spare and free is not None:
         along[free] = spare[0]
     one, zero = (1, 0)  # an axis that the tile does not walk along
-    rows, row, stride = (memory.shape[d], start[d], memory.strides[d]) if (d := along.get(0, -1)) >= 0 else (one, zero, one)
+    rows, row, stride = (
+        (memory.shape[d], start[d], memory.strides[d]) if (d := along.get(0, -1)) >= 0 else (one, zero, one)
+    )
     columns, column = (memory.shape[d], start[d]) if (d := along.get(1, -1)) >= 0 else (one, zero)
     if 1 in along and memory.strides[along[1]] != 1 and shape[1] > 1:
-        raise Unsupported(f"the columns of a tile of {memory.name} are {memory.strides[along[1]]} elements apart")
+        raise Unsupported(
+            f"the columns of a tile of {memory.name} are {memory.strides[along[1]]} elements apart"
+        )
     offset: Extent = 0
     for d, e in enumerate(start):
         if d not in along.values():
             offset = offset + e * memory.strides[d]
     widest = 16 // BYTES[memory.dtype.name]
     apart = 0 if rows == 1 else stride
-    vector = 1 if shape[1] == 1 else math.gcd(widest, *(_factor(e, steps) for e in (apart, offset, columns, column)))
-    array = f"{memory.dtype.name.upper()}_BY_{vector}{'_WRITTEN' if written else ''}"
+    vector = (
+        1
+        if shape[1] == 1
+        else math.gcd(widest, *(_factor(e, steps) for e in (apart, offset, columns, column)))
+    )
+    array = f"{memory.dtype.name.upper()}_BY_{vector}"
     text = f"view({array}, {memory.name}, {show(offset)}, {show(rows)}, {show(columns)}, {show(stride)})"
     return Place(array, text, show(row), show(column), vector)
 

@@ -29,13 +29,13 @@ class Loop:
 Item = Union["list[Access]", Loop]
 
 
-def _trace(kernel: Sequence[Item], path: Path = (), step: int = 0) -> Iterator[Event]:
-    """Every place (no accesses) and every statement, in the order of a run."""
+def _trace(kernel: Sequence[Item], most: int, path: Path = (), step: int = 0) -> Iterator[Event]:
+    """Every place (no accesses) and every statement, in the order of a run whose loops go at most `most` times."""
     for i, item in enumerate(kernel):
         yield (*path, i), None, step
         if isinstance(item, Loop):
-            for inner in range(2 * item.depth + 1):
-                yield from _trace(item.statements, (*path, i), inner)
+            for inner in range(min(most, 2 * item.depth + 1)):
+                yield from _trace(item.statements, most, (*path, i), inner)
         else:
             yield (*path, i), item, step
 
@@ -53,32 +53,46 @@ def _conflicts(events: Sequence[Event]) -> list[tuple[int, int]]:
     return pairs
 
 
+class _Run:
+    """One run: its events, the pairs of moments to part, when each place comes by."""
+
+    def __init__(self, kernel: Sequence[Item], most: int) -> None:
+        self.events = list(_trace(kernel, most))
+        self.pairs = _conflicts(self.events)
+        self.moments: dict[Path, list[int]] = {}
+        for now, (path, accesses, _) in enumerate(self.events):
+            if accesses is None:
+                self.moments.setdefault(path, []).append(now)
+
+    def at(self, chosen: Sequence[Path]) -> list[tuple[int, Path]]:
+        return sorted((m, p) for p in chosen for m in self.moments.get(p, ()))
+
+    def parted(self, chosen: Sequence[Path]) -> bool:
+        at = self.at(chosen)
+        return all(any(a < m < b for m, _ in at) for a, b in self.pairs)
+
+
 def place_barriers(kernel: Sequence[Item]) -> dict[Path, int | None]:
     """Each place of a barrier, with the copy groups that may be in flight there (None: it waits for no copy)."""
-    events = list(_trace(kernel))
-    pairs = _conflicts(events)
-    moments: dict[Path, list[int]] = {}
-    for now, (path, accesses, _) in enumerate(events):
-        if accesses is None:
-            moments.setdefault(path, []).append(now)
-    options = sorted(moments, key=lambda p: (-len(p), [-i for i in p]))
-    chosen = next(
-        chosen
-        for n in range(len(options) + 1)
-        for chosen in combinations(options, n)
-        if _parts(sorted(m for p in chosen for m in moments[p]), pairs)
-    )
+    runs = [_Run(kernel, most) for most in (1 << 30, 1, 0)]  # a loop may also run once, or not at all
+    options = sorted(runs[0].moments, key=lambda p: (-len(p), [-i for i in p]))
+    sets = (chosen for n in range(len(options) + 1) for chosen in combinations(options, n))
+    chosen = next(c for c in sets if all(run.parted(c) for run in runs))
     waits: dict[Path, int | None] = dict.fromkeys(chosen)
-    issued = [i for i, (_, accesses, _) in enumerate(events) if accesses and any(a[0] == "copy" for a in accesses)]
-    for before, after in pairs:
-        if before in issued:
-            here = ((m, p) for p in chosen for m in moments[p] if before < m < after)
-            moment, place = max(here)
-            younger = sum(before < i < moment for i in issued)
-            old = waits[place]
-            waits[place] = younger if old is None else min(old, younger)
+    for run in runs:
+        issued = [
+            i for i, (_, accesses, _) in enumerate(run.events) if any(a[0] == "copy" for a in accesses or ())
+        ]
+        for before, after in run.pairs:
+            if before not in issued:
+                continue
+            between = [
+                (sum(before < i < m for i in issued), p) for m, p in run.at(chosen) if before < m < after
+            ]
+            if not any(
+                (left := waits[p]) is not None and left <= younger for younger, p in between
+            ):  # else it has landed
+                younger, place = between[-1]
+                old = waits[place]
+                waits[place] = younger if old is None else min(old, younger)
     return waits
-
-
-def _parts(at: list[int], pairs: list[tuple[int, int]]) -> bool:
-    return all(any(a < m < b for m in at) for a, b in pairs)

@@ -15,9 +15,18 @@ from kdsl.codegen.cuda.records import Array, Near, Tile
 from kdsl.codegen.cuda.seam import compile_ptx
 
 NAMES = {
-    **MACROS, **MEMORY_MACROS, "Tile": Tile, "Near": Near, "Array": Array, "accumulator": accumulator, "blocked": blocked,
-    "operand_a": operand_a, "LOG2E": 1 / math.log(2), "LN2": math.log(2), "inf": math.inf,
-}  # fmt: skip
+    **MACROS,
+    **MEMORY_MACROS,
+    "Tile": Tile,
+    "Near": Near,
+    "Array": Array,
+    "accumulator": accumulator,
+    "blocked": blocked,
+    "operand_a": operand_a,
+    "LOG2E": 1 / math.log(2),
+    "LN2": math.log(2),
+    "inf": math.inf,
+}
 
 
 def compile_kernel(source: str, name: str, parameters: list[str], threads: int, arch: str) -> str:

@@ -10,7 +10,7 @@ Read before: choose_layouts.py, addresses.py, barriers.py. Read next: seam.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kdsl.codegen.cuda.addresses import place, show
@@ -48,7 +48,10 @@ def ptx(program: ir.Program, arch: str = "sm_80") -> str:
     """The PTX of all kernels, one module after another."""
     from kdsl.codegen.cuda.compile import compile_kernel
 
-    return "\n".join(compile_kernel(_Emitter(k).source(), k.name, parameters(k), Layouts(k).threads, arch) for k in program.kernels)
+    return "\n".join(
+        compile_kernel(_Emitter(k).source(), k.name, parameters(k), Layouts(k).threads, arch)
+        for k in program.kernels
+    )
 
 
 def parameters(kernel: ir.Kernel) -> list[str]:
@@ -69,25 +72,25 @@ class _Emitter:
             elif isinstance(s, ir.Copy):
                 self.rings[s.near] = max(self.rings[s.near], s.depth)
         written = {s.view.memory.name for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
-        self.steps = {s.index: s.tile for s in ir.walk(kernel.body) if isinstance(s, (ir.Parallel, ir.Stream))}
+        self.steps = {
+            s.index: s.tile for s in ir.walk(kernel.body) if isinstance(s, (ir.Parallel, ir.Stream))
+        }
         self.tiles = Expressions(self.layouts, self.steps, written, all_tiles(kernel))
 
     def source(self) -> str:
         loop_body: tuple[ir.Statement, ...] = self.grid[-1].body if self.grid else self.kernel.body
-        lines = self.lets_above() + [
-            f"{p.index} = block({len(self.grid) - 1 - i}) * {p.tile}{'' if p.lo == 0 else f' + {show(p.lo)}'}" for i, p in enumerate(self.grid)
-        ]
-        body: list[Line | Block] = [Line([line]) for line in lines]
+        if any(not isinstance(s, ir.Parallel) for s in self.kernel.body):
+            raise Unsupported(f"{self.kernel.name} has statements above its parallel loops")
+        body: list[Line | Block] = []
+        for i, p in enumerate(self.grid):
+            start = "" if p.lo == 0 else f" + {show(p.lo)}"
+            times = "" if p.tile == 1 else f" * {p.tile}"
+            body.append(Line([f"{p.index} = block({len(self.grid) - 1 - i}){times}{start}"]))
         self.statements(loop_body, body)
         barriers = place_barriers([_accesses(x) for x in body])
         names = [b.name for b in self.kernel.buffers] + [s.replace(".", "_") for s in self.kernel.sizes]
         text = [f"def {self.kernel.name}({', '.join(names)}):", *_indent(_write(body, barriers))]
         return "\n".join(self.header() + text)
-
-    def lets_above(self) -> list[str]:
-        if any(not isinstance(s, ir.Parallel) for s in self.kernel.body):
-            raise Unsupported(f"{self.kernel.name} has statements above its parallel loops")
-        return []
 
     def header(self) -> list[str]:
         """What the kernel is, and the records that it names."""
@@ -98,27 +101,38 @@ class _Emitter:
             if ring.dtype.name not in BYTES or len(ring.shape) != 2:
                 raise Unsupported(f"near memory {ring.name} is {ring.dtype.name}{list(ring.shape)}")
             name = ring.name.upper()
-            near.append(f'{name} = Near("{ring.dtype.name}", {ring.shape}, {depth}, {start}, {self.layouts.threads})')
+            near.append(
+                f'{name} = Near("{ring.dtype.name}", {ring.shape}, {depth}, {start}, {self.layouts.threads})'
+            )
             start = f"{name}.end"
             total += depth * math.prod(map(int, ring.shape)) * BYTES[ring.dtype.name]
         place_ = self.kernel.location
         where = [f"# {place_.file}:{place_.line}"] if place_ else []
         grid = ", ".join(map(show, extents)) or "1"
         threads = self.layouts.threads
-        head = [f"# {self.kernel.name}: grid ({grid}), {threads} threads, {total} bytes of near memory", *where]
+        head = [
+            f"# {self.kernel.name}: grid ({grid}), {threads} threads, {total} bytes of near memory",
+            *where,
+        ]
         tiles = [f"{name} = {text}" for name, text in self.layouts.definitions.items()]
         return head + tiles + near + [f"{name} = {text}" for name, text in self.tiles.arrays.items()] + [""]
 
-    # --- statements ----------------------------------------------------------------------------------------------------------
+    # --- statements ------------------------------------------------------------------------------------
     def statements(self, statements: Sequence[ir.Statement], out: list[Line | Block]) -> None:
         for s in statements:
             if isinstance(s, ir.Let):
                 out.append(self.line(f"{s.name} = ", s.tile, name=s.name))
             elif isinstance(s, ir.Store):
-                at = place(s.view, s.tile.shape, self.steps, False)
+                at = place(s.view, s.tile.shape, self.steps)
                 self.tiles.use(at)
                 out.append(self.line(f"store({at.view}, {at.row}, {at.column}, ", s.tile, ")"))
             elif isinstance(s, ir.Put):
+                whole = tuple(s.tile.shape) == tuple(s.near.shape) and tuple(map(str, s.index)) == (
+                    "#0",
+                    "#1",
+                )
+                if self.rings[s.near] != 1 or not whole:
+                    raise Unsupported(f"a put into part of near memory {s.near.name}")
                 out.append(self.line(f"put(near({s.near.name.upper()}, 0), ", s.tile, ")"))
                 out[-1].accesses.append(("write", s.near.name, 0, self.rings[s.near]))  # type: ignore[union-attr]
             elif isinstance(s, ir.Copy):
@@ -130,18 +144,30 @@ class _Emitter:
 
     def line(self, before: str, tile: ir.Tile, after: str = "", name: str = "") -> Line:
         text, reads = self.tiles.text(tile, name)
-        return Line([before + text + after], [("read", n, number, self.rings[ring]) for ring, n, number in reads])
+        return Line(
+            [before + text + after], [("read", n, number, self.rings[ring]) for ring, n, number in reads]
+        )
 
     def copies(self, copies: Sequence[ir.Copy], number: str, at: object, values: dict[str, Extent]) -> Line:
         """Start copies, as one group."""
         text, accesses = [], []
         for c in copies:
-            view = ir.View(c.view.memory, tuple(_moved(e, values) for e in c.view.index), c.view.checks, c.view.fill)
-            there = place(view, c.shape, self.steps, False)
+            view = ir.View(
+                c.view.memory, tuple(_moved(e, values) for e in c.view.index), c.view.checks, c.view.fill
+            )
+            there = place(view, c.shape, self.steps)
             self.tiles.use(there)
-            if there.vector * BYTES[c.near.dtype.name] != 16 or tuple(c.shape) != tuple(c.near.shape) or c.view.fill != 0:
-                raise Unsupported(f"a copy from {c.view.memory.name} goes in pieces of 16 bytes, a whole tile at a time, with fill 0")
-            text.append(f"copy(near({c.near.name.upper()}, {number}), {there.view}, {there.row}, {there.column})")
+            if (
+                there.vector * BYTES[c.near.dtype.name] != 16
+                or tuple(c.shape) != tuple(c.near.shape)
+                or c.view.fill != 0
+            ):
+                raise Unsupported(
+                    f"a copy from {c.view.memory.name} goes in pieces of 16 bytes, a whole tile at a time, with fill 0"
+                )
+            text.append(
+                f"copy(near({c.near.name.upper()}, {number}), {there.view}, {there.row}, {there.column})"
+            )
             accesses.append(("copy", c.near.name, at, self.rings[c.near]))
         return Line([*text, "commit()"], accesses)  # type: ignore[arg-type]
 
@@ -160,12 +186,18 @@ class _Emitter:
             for n in range(depth - 1):
                 out.append(self.copies(ahead, str(n), n, {s.index: s.lo + n * s.tile}))
             out.append(Line([f"{count} = size(0)"]))
-            more = self.copies(ahead, f"{count} + {depth - 1}", _later(depth - 1), {s.index: _next(s, depth - 1)})
+            more = self.copies(
+                ahead, f"{count} + {depth - 1}", _later(depth - 1), {s.index: _next(s, depth - 1)}
+            )
             *starts, commit = more.text
-            guarded = [f"if {s.index} + {(depth - 1) * s.tile} < {s.index}_end:", *("    " + t for t in starts)]
+            guarded = [
+                f"if {s.index} + {(depth - 1) * s.tile} < {s.index}_end:",
+                *("    " + t for t in starts),
+            ]
             body.append(Line([*guarded, commit], more.accesses))
             self.tiles.numbers.update((c.near, (count, _later(0))) for c in ahead)
-        if any(self.layouts_cross(t) for inner in ir.walk(s.body) for t in ir.tiles_of(inner)) or any(self.layouts_cross(c.next) for c in s.carries):
+        tiles = [t for inner in (*ir.walk(s.body), s) for t in ir.tiles_of(inner)]
+        if any(map(self.crosses_warps, tiles)):
             body.append(Line(["barrier()"]))  # folds across warps use scratch of their own, step after step
         self.statements([b for b in s.body if b not in ahead], body)
         names = []
@@ -175,16 +207,23 @@ class _Emitter:
                 body.append(self.line(f"{c.name}_next = ", c.next))
         if s.carries:
             body.append(Line([f"{', '.join(c.name for c in s.carries)} = {', '.join(names)}"]))
-        body.append(Line([f"{s.index} = {s.index} + {s.tile}"] + ([f"{s.index}_count = {s.index}_count + 1"] if ahead else [])))
+        body.append(
+            Line(
+                [f"{s.index} = {s.index} + {s.tile}"]
+                + ([f"{s.index}_count = {s.index}_count + 1"] if ahead else [])
+            )
+        )
+        self.tiles.numbers.update((c.near, ("", 0)) for c in ahead)
         out.append(Block(f"while {s.index} < {s.index}_end:", body, depth))
 
-    def layouts_cross(self, tile: ir.Tile) -> bool:
+    def crosses_warps(self, tile: ir.Tile) -> bool:
+        """Whether a fold in this expression goes through scratch memory of its own."""
         if isinstance(tile, ir.Fold) and not self.tiles.stays_in_warp(tile):
             return True
-        return any(self.layouts_cross(t) for t in ir.children(tile))
+        return any(map(self.crosses_warps, ir.children(tile)))
 
 
-def _later(n: int):  # type: ignore[no-untyped-def]
+def _later(n: int) -> Callable[[int], int]:
     return lambda step: step + n
 
 

@@ -16,17 +16,31 @@ from kdsl.codegen.cuda.layout import accumulator, blocked
 from kdsl.ir import loops as ir
 
 INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|",
-}  # fmt: skip
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+    "and": "&",
+    "or": "|",
+}
 CALLS = ("maximum", "where", "exp2", "log2", "rsqrt")
 Read = tuple[ir.Near, str, Any]  # the ring, its name, the tile number
 
 
 class Expressions:
-    def __init__(self, layouts: Layouts, steps: dict[str, int], written: set[str], tiles: Sequence[ir.Tile]) -> None:
+    def __init__(
+        self, layouts: Layouts, steps: dict[str, int], written: set[str], tiles: Sequence[ir.Tile]
+    ) -> None:
         self.layouts, self.steps, self.written = layouts, steps, written
         self.arrays: dict[str, str] = {}
-        self.numbers: dict[ir.Near, tuple[str, Any]] = {}  # the tile of a ring that is read: its text, and as a function of the step
+        self.numbers: dict[
+            ir.Near, tuple[str, Any]
+        ] = {}  # the tile of a ring that is read: its text, and as a function of the step
         self.left = {t.a.name for t in tiles if isinstance(t, ir.Dot) and isinstance(t.a, ir.Name)}
         self.reads: list[Read] = []
 
@@ -34,18 +48,23 @@ class Expressions:
         """The text of a tile, which a Let calls `name`, and the near memory that it reads."""
         self.reads = []
         if name in self.left and isinstance(tile, ir.Load) and isinstance(tile.view.memory, ir.Near):
-            return f"take({self.layouts.operand(tile.shape)}, {self.near(tile)})", self.reads  # a dot's left operand, read once
+            return (
+                f"take({self.layouts.operand(tile.shape)}, {self.near(tile)})",
+                self.reads,
+            )  # a dot's left operand, read once
         return self.show(tile), self.reads
 
     def use(self, at: Place) -> None:
-        dtype, _, rest = at.array.partition("_BY_")
-        written = rest.endswith("_WRITTEN")
-        self.arrays[at.array] = f'Array("{dtype.lower()}", {at.vector}{", written=True" if written else ""})'
+        dtype = at.array.partition("_BY_")[0].lower()
+        self.arrays[at.array] = f'Array("{dtype}", {at.vector})'
 
     def stays_in_warp(self, fold: ir.Fold) -> bool:
-        shape, down_across = fold.tile.shape, self.layouts.warps
-        warps = down_across[0] * down_across[1]
-        layout = accumulator(*shape, down_across) if self.layouts.has_dot else blocked(*shape, warps, min(4, shape[1]))
+        rows, columns = fold.tile.shape
+        down, across = self.layouts.warps
+        if self.layouts.has_dot:
+            layout = accumulator(rows, columns, (down, across))
+        else:
+            layout = blocked(rows, columns, down * across, min(4, columns))
         return not layout.crosses_warps(fold.axis)
 
     def show(self, t: ir.Tile, inside: bool = False) -> str:
@@ -54,7 +73,8 @@ class Expressions:
         if isinstance(t, ir.Constant):
             return f"full({self.layouts.tile(t.shape)}, {t.value!r})" if t.shape else repr(t.value)
         if isinstance(t, ir.Scalar):
-            return f"({show(t.value)})" if inside else show(t.value)
+            text = show(t.value)
+            return f"({text})" if inside and " " in text else text
         if isinstance(t, ir.Index):
             return f"index({self.layouts.tile(t.shape)}, {t.axis})"
         if isinstance(t, ir.Load):
@@ -72,7 +92,9 @@ class Expressions:
     def load(self, t: ir.Load) -> str:
         if isinstance(t.view.memory, ir.Near):
             return f"take({self.layouts.tile(t.shape)}, {self.near(t)})"
-        at = place(t.view, t.shape, self.steps, t.view.memory.name in self.written)
+        if t.view.memory.name in self.written:
+            raise Unsupported(f"{t.view.memory.name} is read by the kernel that writes it")
+        at = place(t.view, t.shape, self.steps)
         self.use(at)
         return f"load({self.layouts.tile(t.shape)}, {at.view}, {at.row}, {at.column}, {float(t.view.fill)!r})"
 
@@ -81,21 +103,30 @@ class Expressions:
         memory = t.view.memory
         assert isinstance(memory, ir.Near)
         walk = tuple(map(str, t.view.index))
-        whole = {("#0", "#1"): tuple(memory.shape), ("#1", "#0"): tuple(memory.shape)[::-1]}.get(walk)
+        shapes = {("#0", "#1"): tuple(memory.shape), ("#1", "#0"): tuple(memory.shape)[::-1]}
+        whole = next((n for w, n in shapes.items() if w == walk), None)
         if whole != tuple(t.shape):
-            raise Unsupported(f"a load of {t.shape} from near memory {memory.name}[{', '.join(walk)}] of {memory.shape}")
+            raise Unsupported(
+                f"a load of {t.shape} from near memory {memory.name}[{', '.join(walk)}] of {memory.shape}"
+            )
         number, step = self.numbers.get(memory, ("0", 0))
+        if number == "":
+            raise Unsupported(f"near memory {memory.name} is read after the stream that fills it")
         self.reads.append((memory, memory.name, step))
         text = f"near({memory.name.upper()}, {number})"
         return text if walk == ("#0", "#1") else f"transposed({text})"
 
     def operand(self, t: ir.Tile, left: bool) -> str:
         """An operand of a dot: near memory, or (on the left) a bf16 tile in registers."""
-        if isinstance(t, ir.Load) and isinstance(t.view.memory, ir.Near):
+        if (
+            isinstance(t, ir.Load)
+            and isinstance(t.view.memory, ir.Near)
+            and t.view.memory.dtype.name == "bf16"
+        ):
             return self.near(t)
         if left and (isinstance(t, ir.Name) or (isinstance(t, ir.Map) and t.op == "round_bf16")):
             return self.show(t)
-        raise Unsupported("a dot's operand is near memory, or on the left a tile rounded to bf16")
+        raise Unsupported("a dot's operand is bf16 near memory, or on the left a tile rounded to bf16")
 
     def map(self, t: ir.Map, inside: bool) -> str:
         operator = t.op in INFIX or t.op in ("fma", "neg", "div", "exp")

@@ -67,7 +67,9 @@ def accumulator(m: int, n: int, warps: Step) -> Layout:
     down, across = warps
     register = ((0, 1), (8, 0), *_bits((0, 8), n // across // 8), *_bits((16, 0), m // down // 16))
     return Layout(
-        register, ((0, 2), (0, 4), (1, 0), (2, 0), (4, 0)), _bits((0, n // across), across) + _bits((m // down, 0), down)
+        register,
+        ((0, 2), (0, 4), (1, 0), (2, 0), (4, 0)),
+        _bits((0, n // across), across) + _bits((m // down, 0), down),
     )
 
 
@@ -83,7 +85,9 @@ def operand_b(k: int, n: int, warps: Step) -> Layout:
     down, across = warps
     register = ((1, 0), (8, 0), *_bits((16, 0), k // 16), *_bits((0, 8), n // across // 8))
     shared = ((0, 0),) * (down.bit_length() - 1)
-    return Layout(register, ((2, 0), (4, 0), (0, 1), (0, 2), (0, 4)), _bits((0, n // across), across) + shared)
+    return Layout(
+        register, ((2, 0), (4, 0), (0, 1), (0, 2), (0, 4)), _bits((0, n // across), across) + shared
+    )
 
 
 def blocked(rows: int, columns: int, warps: int, vector: int) -> Layout:

@@ -13,13 +13,33 @@ from typing import Any
 
 from kdsl.codegen.cuda.layout import Layout
 from kdsl.codegen.cuda.records import Tile
-from kdsl.codegen.cuda.seam import Float, Integer, SizeType, TileType, boolean, infix, literal, macro, size_type
+from kdsl.codegen.cuda.seam import (
+    Float,
+    Integer,
+    SizeType,
+    TileType,
+    boolean,
+    infix,
+    literal,
+    macro,
+    size_type,
+)
 from kdsl.codegen.cuda.writer import V, Writer, f32, i32
 
 ARITHMETIC = {
-    operator.add: ("fadd", "add"), operator.sub: ("fsub", "sub"), operator.mul: ("fmul", "mul"), operator.truediv: ("fdiv", None),
-}  # fmt: skip
-COMPARE = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.eq: "==", operator.ne: "!="}
+    operator.add: ("fadd", "add"),
+    operator.sub: ("fsub", "sub"),
+    operator.mul: ("fmul", "mul"),
+    operator.truediv: ("fdiv", None),
+}
+COMPARE = {
+    operator.lt: "<",
+    operator.le: "<=",
+    operator.gt: ">",
+    operator.ge: ">=",
+    operator.eq: "==",
+    operator.ne: "!=",
+}
 BITWISE = {operator.and_: "and_", operator.or_: "or_"}
 SIZE_ONLY = {operator.floordiv: "udiv", operator.mod: "urem"}
 
@@ -75,7 +95,9 @@ def _operator(op: Any) -> None:
     def returns(args: Sequence[Any]) -> Any:
         if any(isinstance(a, TileType) for a in args):
             return None if op in SIZE_ONLY else map_result(args, "bool" if op in COMPARE else None)
-        if any(isinstance(a, SizeType) for a in args) and all(isinstance(a, (SizeType, Integer)) for a in args):
+        if any(isinstance(a, SizeType) for a in args) and all(
+            isinstance(a, (SizeType, Integer)) for a in args
+        ):
             return boolean if op in COMPARE else size_type
         return None
 
@@ -86,7 +108,10 @@ def _operator(op: Any) -> None:
                 return w.icmp_signed(COMPARE[op], x, y)
             return getattr(w, SIZE_ONLY.get(op) or BITWISE.get(op) or str(ARITHMETIC[op][1]))(x, y)
         out = sig.return_type.spec
-        real = any(isinstance(t, Float) or (isinstance(t, TileType) and t.spec.dtype in ("f32", "bf16")) for t in sig.args)
+        real = any(
+            isinstance(t, Float) or (isinstance(t, TileType) and t.spec.dtype in ("f32", "bf16"))
+            for t in sig.args
+        )
         wide = out if op in BITWISE else out.of("f32" if real else "i32")
         xs, ys = (spread(w, t, v, wide) for t, v in zip(sig.args, values, strict=True))
 
@@ -129,7 +154,10 @@ def maximum(w: Writer, sig: Any, x: V, y: V) -> V:
 @macro(lambda c, x, y: map_result([c, x, y], "f32"))
 def where(w: Writer, sig: Any, c: V, x: V, y: V) -> V:
     out = sig.return_type.spec
-    columns = (spread(w, t, v, out.of(d)) for t, v, d in zip(sig.args, (c, x, y), ("bool", "f32", "f32"), strict=True))
+    columns = (
+        spread(w, t, v, out.of(d))
+        for t, v, d in zip(sig.args, (c, x, y), ("bool", "f32", "f32"), strict=True)
+    )
     return w.pack([w.select(*p) for p in zip(*columns, strict=True)])
 
 
@@ -162,7 +190,7 @@ def convert(w: Writer, sig: Any, tile: V, x: V) -> V:
     return w.pack(w.to_words(values, "bf16") if out.dtype == "bf16" else values)
 
 
-# --- folds ---------------------------------------------------------------------------------------------------------------------
+# --- folds -----------------------------------------------------------------------------------------
 def _fold(name: str, combine: Callable[[Writer, V, V], V]) -> Any:
     def tree(w: Writer, values: Sequence[V]) -> V:
         values = list(values)
@@ -184,7 +212,9 @@ def _fold(name: str, combine: Callable[[Writer, V, V], V]) -> Any:
 
         n = out.layout.run(4) if k == 0 else 1
         firsts = [(i, out.layout.offsets[i]) for i in range(0, len(values), n)]
-        held = Layout((), out.layout.lane, tuple((1, 1) if i in split else s for i, s in enumerate(out.layout.warp)))
+        held = Layout(
+            (), out.layout.lane, tuple((1, 1) if i in split else s for i, s in enumerate(out.layout.warp))
+        )
         writer = w.first_holder(held)
 
         def put() -> None:
@@ -216,7 +246,7 @@ def _fold(name: str, combine: Callable[[Writer, V, V], V]) -> Any:
     return macro(lambda x, axis: TileType(x.spec.drop(literal(axis)).of("f32")), static=1)(write)
 
 
-# --- places and sizes ------------------------------------------------------------------------------------------------------------
+# --- places and sizes ------------------------------------------------------------------------------
 @macro(lambda axis: size_type, static=0)
 def block(w: Writer, sig: Any, axis: V) -> V:
     return w.special(f"ctaid.{'xyz'[literal(sig.args[0])]}")
@@ -237,10 +267,20 @@ def _choice(name: str, sign: str) -> Any:
 
 
 MACROS = {
-    "maximum": maximum, "where": where, "full": full, "expand": expand, "index": index, "convert": convert, "block": block, "size": size,
-    "smaller": _choice("smaller", "<"), "larger": _choice("larger", ">"),
-    "exp2": _function("exp2", "ex2.approx.ftz.f32"), "log2": _function("log2", "lg2.approx.ftz.f32"),
+    "maximum": maximum,
+    "where": where,
+    "full": full,
+    "expand": expand,
+    "index": index,
+    "convert": convert,
+    "block": block,
+    "size": size,
+    "smaller": _choice("smaller", "<"),
+    "larger": _choice("larger", ">"),
+    "exp2": _function("exp2", "ex2.approx.ftz.f32"),
+    "log2": _function("log2", "lg2.approx.ftz.f32"),
     "reciprocal": _function("reciprocal", "rcp.approx.ftz.f32"),  # rcp.rn branches: 8 instructions more
     "rsqrt": _function("rsqrt", "rsqrt.approx.f32"),
-    "fold_sum": _fold("fold_sum", lambda w, x, y: w.fadd(x, y)), "fold_max": _fold("fold_max", _maximum),
-}  # fmt: skip
+    "fold_sum": _fold("fold_sum", lambda w, x, y: w.fadd(x, y)),
+    "fold_max": _fold("fold_max", _maximum),
+}

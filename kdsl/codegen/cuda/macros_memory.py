@@ -18,7 +18,7 @@ from kdsl.codegen.cuda.seam import NearType, TileType, ViewType, literal, macro,
 from kdsl.codegen.cuda.writer import VIEW, V, Writer, f32, i16, i32, i64
 
 
-# --- global memory ----------------------------------------------------------------------------------------------------------
+# --- global memory ---------------------------------------------------------------------------------
 @macro(lambda array, address, offset, rows, columns, stride: ViewType(array.spec))
 def view(w: Writer, sig: Any, array: V, address: V, offset: V, rows: V, columns: V, stride: V) -> V:
     """rows x columns elements, `offset` elements after `address`, rows `stride` elements apart."""
@@ -30,7 +30,9 @@ def view(w: Writer, sig: Any, array: V, address: V, offset: V, rows: V, columns:
     return out
 
 
-def _runs(w: Writer, v: V, array: Array, layout: Layout, row: V, column: V, count: int) -> Iterator[tuple[int, V, V, V]]:
+def _runs(
+    w: Writer, v: V, array: Array, layout: Layout, row: V, column: V, count: int
+) -> Iterator[tuple[int, V, V, V]]:
     """For every run of `count` registers: the number of the first, whether it is inside, the base, the run's address."""
     base, rows, columns, stride = (w.extract_value(v, i) for i in range(4))
     each = BYTES[array.dtype]
@@ -59,8 +61,7 @@ def load(w: Writer, sig: Any, tile: V, v: V, row: V, column: V, fill: V) -> V:
     at = as_size(w, sig.args[2], row), as_size(w, sig.args[3], column)
     for _, inside, base, address in _runs(w, v, array, out.layout, *at, n):
         x = w.load(w.inttoptr(w.select(inside, address, base), ir.PointerType(kind, 1)), align=n * each)
-        if not array.written:
-            x.set_metadata("invariant.load", w.module.add_metadata([]))
+        x.set_metadata("invariant.load", w.module.add_metadata([]))  # no kernel reads what it writes
         parts = w.elements(x)
         if array.dtype == "f32":
             reals = [w.bitcast(p, f32) for p in parts]
@@ -86,7 +87,7 @@ def store(w: Writer, sig: Any, v: V, row: V, column: V, x: V) -> None:
             w.store(value, w.inttoptr(address, ir.PointerType(value.type, 1)), align=n * each)
 
 
-# --- near memory ----------------------------------------------------------------------------------------------------------------
+# --- near memory -----------------------------------------------------------------------------------
 @macro(lambda near, number: NearType(near.spec))
 def near(w: Writer, sig: Any, near: V, number: V) -> V:
     """Tile `number` of a ring."""
@@ -187,7 +188,7 @@ def take(w: Writer, sig: Any, tile: V, x: V) -> V:
     return w.pack(words if out.dtype == "bf16" else [h for v in words for h in w.from_bf16x2(v)])
 
 
-# --- dot --------------------------------------------------------------------------------------------------------------------------
+# --- dot -------------------------------------------------------------------------------------------
 def _fragments(w: Writer, kind: Any, base: V, layout: Layout, wanted: Sequence[int]) -> list[V]:
     """Registers `wanted` (groups of four, as ldmatrix.x4 fills them) of an operand tile in near memory."""
     s, out = kind.spec, []
@@ -196,7 +197,9 @@ def _fragments(w: Writer, kind: Any, base: V, layout: Layout, wanted: Sequence[i
     def flip(rc: tuple[Any, Any]) -> tuple[Any, Any]:
         return rc[::-1] if kind.transposed else rc
 
-    trans = ".trans" if flip(layout.register[0]) != (0, 1) else ""  # pairs run against the rows of near memory
+    trans = (
+        ".trans" if flip(layout.register[0]) != (0, 1) else ""
+    )  # pairs run against the rows of near memory
     start = flip(w.warp_position(layout))
     words = layout.offsets[::2]
     for four in zip(*[iter(wanted)] * 4, strict=True):
@@ -227,7 +230,9 @@ def dot(w: Writer, sig: Any, acc: V, left: V, right: V) -> V:
         if kind.spec.dtype != "bf16" or (isinstance(kind, TileType) and kind.spec.layout != layout):
             raise TypeError(f"the dot's operand {kind.spec} must be bf16 in {layout}")
     c = w.registers(acc)
-    held = [w.registers(v) if isinstance(t, TileType) else None for t, v in zip(kinds, (left, right), strict=True)]
+    held = [
+        w.registers(v) if isinstance(t, TileType) else None for t, v in zip(kinds, (left, right), strict=True)
+    ]
     rows, columns, steps = m // down // 16, n // across // 8, k // 16
     for step in range(steps):
         wanted = (
@@ -236,19 +241,34 @@ def dot(w: Writer, sig: Any, acc: V, left: V, right: V) -> V:
         )
         a, b = (
             [own[i] for i in which] if own else _fragments(w, kind, value, layout, which)
-            for own, which, kind, value, layout in zip(held, wanted, kinds, (left, right), layouts, strict=True)
+            for own, which, kind, value, layout in zip(
+                held, wanted, kinds, (left, right), layouts, strict=True
+            )
         )
         for i in range(rows):
             for j in range(columns) if i % 2 == 0 else reversed(range(columns)):
                 o = 4 * (j + columns * i)
                 c[o : o + 4] = w.asm(
-                    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};",
-                    [f32] * 4, a[4 * i : 4 * i + 4] + b[2 * j : 2 * j + 2] + c[o : o + 4], "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f",
-                )  # fmt: skip
+                    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                    "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};",
+                    [f32] * 4,
+                    a[4 * i : 4 * i + 4] + b[2 * j : 2 * j + 2] + c[o : o + 4],
+                    "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f",
+                )
     return w.pack(c)
 
 
 MEMORY_MACROS = {
-    "view": view, "load": load, "store": store, "near": near, "transposed": transposed, "copy": copy, "commit": commit, "wait": wait,
-    "barrier": barrier, "put": put, "take": take, "dot": dot,
-}  # fmt: skip
+    "view": view,
+    "load": load,
+    "store": store,
+    "near": near,
+    "transposed": transposed,
+    "copy": copy,
+    "commit": commit,
+    "wait": wait,
+    "barrier": barrier,
+    "put": put,
+    "take": take,
+    "dot": dot,
+}

@@ -65,4 +65,3 @@ class Array:
 
     dtype: str
     vector: int = 1
-    written: bool = False  # by this kernel: then loads are not invariant

@@ -140,25 +140,33 @@ def infix(op: Any, returns: Callable[[Any], Any], write: Callable[..., Any]) -> 
     for left in kinds:
         for right in kinds:
             if (left, right) != (types.Number, types.Number):
-                lowering_registry.lower(op, left, right)(lambda context, builder, sig, values: write(Writer(builder), sig, values))
+                lowering_registry.lower(op, left, right)(
+                    lambda context, builder, sig, values: write(Writer(builder), sig, values)
+                )
 
 
 PARAMETERS = {"address": types.uint64, "size": size_type, "f32": types.float32}
 
 
-def compile_ptx(source: str, name: str, scope: Mapping[str, Any], parameters: list[str], threads: int, arch: str) -> str:
+def compile_ptx(
+    source: str, name: str, scope: Mapping[str, Any], parameters: list[str], threads: int, arch: str
+) -> str:
     """The PTX of the kernel `name` of a generated source, its entry called by that name.
 
     `parameters`: "address", "size" or "f32" each; `arch`: "sm_80" … . Source lines stay readable in tracebacks.
     """
     capability = (int(arch[3:].rstrip("a")) // 10, int(arch[3:].rstrip("a")) % 10)
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)  # nothing here may ask a driver
+    dispatcher.get_current_device = lambda: SimpleNamespace(
+        compute_capability=capability
+    )  # nothing here may ask a driver
     file = f"<kdsl cuda {name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     namespace = dict(scope)
     exec(compile(source, file, "exec"), namespace)
     kind = types.void(*[PARAMETERS[p] for p in parameters])
-    ptx, _ = cuda.compile(namespace[name], kind, device=False, abi="numba", cc=capability, launch_bounds=(threads, 1))
+    ptx, _ = cuda.compile(
+        namespace[name], kind, device=False, abi="numba", cc=capability, launch_bounds=(threads, 1)
+    )
     entry = re.search(r"\.entry\s+(\w+)", ptx)
     assert entry is not None
     return str(ptx.replace(entry.group(1), name))

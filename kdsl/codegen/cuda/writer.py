@@ -20,10 +20,40 @@ VIEW = ir.LiteralStructType([i64, i32, i32, i32])  # address, rows, columns, str
 V = Any  # an LLVM value
 
 _CALLS = (
-    "add", "mul", "and_", "or_", "xor", "shl", "lshr", "udiv", "urem", "sub", "fadd", "fsub", "fmul", "fdiv", "select", "bitcast", "zext",
-    "trunc", "sitofp", "fptrunc", "inttoptr", "ptrtoint", "load", "store", "extract_value", "insert_value", "extract_element",
-    "insert_element", "icmp_signed", "icmp_unsigned", "fcmp_ordered", "fcmp_unordered", "if_then",
-)  # fmt: skip
+    "add",
+    "mul",
+    "and_",
+    "or_",
+    "xor",
+    "shl",
+    "lshr",
+    "udiv",
+    "urem",
+    "sub",
+    "fadd",
+    "fsub",
+    "fmul",
+    "fdiv",
+    "select",
+    "bitcast",
+    "zext",
+    "trunc",
+    "sitofp",
+    "fptrunc",
+    "inttoptr",
+    "ptrtoint",
+    "load",
+    "store",
+    "extract_value",
+    "insert_value",
+    "extract_element",
+    "insert_element",
+    "icmp_signed",
+    "icmp_unsigned",
+    "fcmp_ordered",
+    "fcmp_unordered",
+    "if_then",
+)
 
 
 class Writer:
@@ -37,7 +67,7 @@ class Writer:
     def __getattr__(self, name: str) -> Callable[..., V]:
         raise AttributeError(f"the writer has no {name}")
 
-    # --- registers of a tile ------------------------------------------------------------------------------------------
+    # --- registers of a tile ---------------------------------------------------------------------------
     def registers(self, tile: V) -> list[V]:
         return [self.extract_value(tile, i) for i in range(tile.type.count)]
 
@@ -60,8 +90,10 @@ class Writer:
             return [vector]
         return [self.extract_element(vector, i32(i)) for i in range(vector.type.count)]
 
-    # --- PTX ------------------------------------------------------------------------------------------------------------
-    def asm(self, text: str, out: Sequence[ir.Type], ins: Sequence[V], constraints: str, effect: bool = False) -> Any:
+    # --- PTX -------------------------------------------------------------------------------------------
+    def asm(
+        self, text: str, out: Sequence[ir.Type], ins: Sequence[V], constraints: str, effect: bool = False
+    ) -> Any:
         """One inline instruction: nothing, one value, or a list of values."""
         result = ir.VoidType() if not out else out[0] if len(out) == 1 else ir.LiteralStructType(list(out))
         kind = ir.FunctionType(result, [v.type for v in ins])
@@ -94,7 +126,7 @@ class Writer:
             return [self.trunc(self.to_bf16x2(values[0], values[0]), i16)]
         return [self.to_bf16x2(*values[j : j + 2]) for j in range(0, len(values), 2)]
 
-    # --- places -----------------------------------------------------------------------------------------------------------
+    # --- places ----------------------------------------------------------------------------------------
     def thread(self) -> V:
         return self.special("tid.x")
 
@@ -129,7 +161,7 @@ class Writer:
         mask = sum(1 << i for i, s in enumerate(layout.lane + layout.warp) if s == (0, 0))
         return self.icmp_unsigned("==", self.and_(self.thread(), i32(mask)), i32(0)) if mask else None
 
-    # --- shared memory ------------------------------------------------------------------------------------------------------
+    # --- shared memory ---------------------------------------------------------------------------------
     def near_base(self, name: str = "_near", bytes_: int = 0) -> V:
         """The address of dynamic shared memory, or of a static array of its own."""
         g = self.module.globals.get(name)
@@ -158,4 +190,6 @@ class Writer:
         if mask:
             chunk = self.xor(chunk, self.and_(self.lshr(row, i32(shift)), i32(mask)))
         inside = self.mul(self.and_(column, i32(each - 1)), i32(BYTES[near.dtype]))
-        return self.add(base, self.add(self.mul(row, i32(near.row_bytes)), self.or_(self.shl(chunk, i32(4)), inside)))
+        return self.add(
+            base, self.add(self.mul(row, i32(near.row_bytes)), self.or_(self.shl(chunk, i32(4)), inside))
+        )
