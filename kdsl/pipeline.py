@@ -42,7 +42,7 @@ Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides
 # --- the stages -------------------------------------------------------------------------------------------------------------
 def compile_forward(function: Function, strides: Strides, target: Target) -> Compiled:
     """A kernel as it was traced."""
-    record = Record(function.name)
+    record = Record(function.name, function.facts)
     with record:
         program = record("traced", function)
         program = record("simplified", simplify(program))
@@ -51,7 +51,7 @@ def compile_forward(function: Function, strides: Strides, target: Target) -> Com
 
 def compile_vjp(function: Function, wanted: Sequence[int], strides: Strides, target: Target) -> Compiled:
     """The gradients of a traced kernel, those numbered `wanted` among its floating parameters'."""
-    record = Record(f"{function.name}.vjp")
+    record = Record(f"{function.name}.vjp", function.facts)
     with record:
         program = record("traced", function)
         program = record("simplified", simplify(program))
@@ -78,7 +78,7 @@ def _machine_code(program: Function, strides: Strides, target: Target, record: R
         given = {p: s for p, s in zip(program.parameters, strides) if s is not None}
         expanded = record("expanded", expand(program))
         grouping = record("grouped", group(expanded, target, given))
-        loops = record("scheduled", schedule(grouping, target))
+        loops = record("scheduled", replace(schedule(grouping, target), facts=record.facts))
         text = record("source", emit_module(loops, target))
         executable = _executable(grouping, loops, load(text, target)) if runs_here(target) else None
         return _programs.setdefault(key, Compiled(program, record, target, executable))
@@ -178,7 +178,7 @@ class Halves:
 
 def halves(function: Function, wanted: Sequence[int]) -> Halves:
     """The forward that also returns what the backward needs, and the backward."""
-    record = Record(f"{function.name}.pullback")
+    record = Record(f"{function.name}.pullback", function.facts)
     with record:
         program = record("traced", function)
         program = record("simplified", simplify(program))
@@ -187,11 +187,11 @@ def halves(function: Function, wanted: Sequence[int]) -> Halves:
 
 # --- the record ---------------------------------------------------------------------------------------------------------------
 class Record(dict[str, Any]):
-    """Every stage's output by name, in order, each checked before it is handed on."""
+    """Every stage's output by name, in order, each checked before it is handed on. `facts` hold at every call (ir/tensor.py)."""
 
-    def __init__(self, name: str, stages: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, name: str, facts: Sequence[Extent] = (), stages: Mapping[str, Any] | None = None) -> None:
         super().__init__(stages or {})
-        self.name = name
+        self.name, self.facts = name, tuple(facts)
 
     def __call__(self, stage: str, program: Any) -> Any:
         self[stage] = program
@@ -203,7 +203,7 @@ class Record(dict[str, Any]):
 
     def copy(self, name: str = "") -> Record:  # type: ignore[override]
         """The same stages so far, to go on from."""
-        return Record(name or self.name, self)
+        return Record(name or self.name, self.facts, self)
 
     def texts(self) -> dict[str, str]:
         """The stages as texts."""

@@ -49,9 +49,18 @@ def trace(function: Callable[..., Any], signature: Signature, name: str) -> Trac
         tree, results = _results(lambda: _run_body(function, args, kwargs), function, name, running)
     tracers, values = zip(*running.captured.values()) if running.captured else ((), ())
     program = Function(
-        name, parameters + values, tuple(builder.equations), results, location_of_call(function)
+        name, parameters + values, tuple(builder.equations), results, location_of_call(function), _facts(running)
     )
     return Traced(program, tree, tuple(running.checks), tracers)
+
+
+def _facts(running: Trace) -> tuple[Extent, ...]:
+    """What each call checks of its named sizes, as expressions that are then at least 0."""
+    return tuple(
+        difference
+        for c in running.checks
+        for difference in ((c.left - c.right,) if c.relation == ">=" else (c.left - c.right, c.right - c.left))
+    )
 
 
 @kernel_boundary

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Union
 
 from kdsl.dtypes import DType
@@ -97,7 +98,7 @@ class Equation:
     attributes: dict[str, Any] = field(default_factory=dict)
     location: Location | None = None
 
-    @property
+    @cached_property
     def values(self) -> tuple[Value, ...]:
         """The operands that are values."""
         return tuple(o for o in self.operands if isinstance(o, Value))
@@ -111,13 +112,17 @@ class Equation:
 
 @dataclass(eq=False, frozen=True)
 class Function:
-    """A program. Parameters and results in order; an operand is a parameter or the result of an equation above."""
+    """A program. Parameters and results in order; an operand is a parameter or the result of an equation above.
+
+    `facts`: expressions in named sizes that are at least 0 at every call, because the call checks them.
+    """
 
     name: str
     parameters: tuple[Value, ...]
     equations: tuple[Equation, ...]
     results: tuple[Value, ...]
     location: Location | None = None
+    facts: tuple[Extent, ...] = ()
 
 
 def users(function: Function) -> dict[Value, list[Equation]]:
