@@ -30,9 +30,6 @@ class Place:
     shape: tuple[int, int]
     checked: frozenset[Letter] = frozenset()  # letters whose position may leave their extent
 
-    def moved(self, at: Mapping[Letter, Extent]) -> Place:
-        return replace(self, at={**self.at, **at})
-
 
 @dataclass(eq=False)
 class Values:
@@ -147,6 +144,7 @@ class Values:
         """The place of a slice's or window's operand: the letters of the axes that it moves."""
         axes, source, a = self.plan.letters.values[e.result], self.plan.letters.of(e, 0), e.attributes
         at: dict[Letter, Extent] = {}
+        checked = set(place.checked)
         for d, letters in enumerate(source):
             fresh = [x for x in letters if x not in place.at]
             if not fresh:
@@ -156,7 +154,9 @@ class Values:
                 at[letters[0]] = self.position(axes[d], place) * a["steps"][d] + a["starts"][d]
             else:
                 at[letters[0]] = self.position(axes[d], place) * a["stride"] + self.position(axes[-1], place) * a["dilation"]
-        return place.moved(at)
+            if place.checked & {*axes[d], *(axes[-1] if e.op is Op.WINDOW else ())}:
+                checked.add(letters[0])
+        return replace(place, at={**place.at, **at}, checked=frozenset(checked))
 
 
 def _joined(memory: Memory, groups: list[list[int]]) -> Memory | None:

@@ -3,7 +3,7 @@
 In:  an operand of a DOT and one of its letters, the one that a tile holds side by side.
 Out: a kernel that writes panels, and where in them a tile lies.
 
-    packed[outer …, panel, k …, width]      element (k, panel*width + j) of the operand; the last panel is filled up with zeros
+    packed[outer …, panel, k …, width]      element (k, panel*width + j) of the operand; the last panel may be partial
 
 An operand that is computed is computed while it is packed, once. Read before: schedule/dot_values.py. Read next: schedule/dots.py.
 """
@@ -104,11 +104,10 @@ def pack(values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Let
             here = {**at, letter: number * width + ir.axis(1)}
             if k:
                 here[k[-1]] = first + ir.axis(0)
-            partial = checked or columns < width
-            place = Place(here, (n, width), frozenset({letter}) if partial else frozenset())
+            place = Place(here, (n, columns), frozenset({letter}) if checked else frozenset())
             tile = values.operand(e, operand, place, Known({}))
-            if tile.shape != (n, width):
-                tile = ir.Broadcast(tile, (n, width))
+            if tile.shape != (n, columns):
+                tile = ir.Broadcast(tile, (n, columns))
             return (ir.Store(packed.view(place, number, ir.axis(1)), tile),)
 
         body = along(letters.size[k[-1]], PACK_ROWS, values.name("k"), rows) if k else rows(0, 1)

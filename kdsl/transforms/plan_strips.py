@@ -34,7 +34,7 @@ def strip_frame(facts: Facts, target: Target) -> DotFrame:
     consumers = [e for e in facts.dots if e not in producers]
     line, row = _directions(facts, producers, consumers, waits)
     outer = tuple(x for x in dict.fromkeys(x for e in facts.dots for x in facts.result(e)) if x not in (row, line))
-    columns = {e: _column(facts, e, row, line, outer) for e in consumers}
+    columns = {e: _column(facts, e, 0 if e.operands[0] in waits else 1) for e in consumers}
     outer = tuple(x for x in outer if x not in columns.values())
     core = {*outer, row} - {None}
     for e in producers:
@@ -108,10 +108,9 @@ def _directions(facts: Facts, producers: list[Equation], consumers: list[Equatio
     return line, row
 
 
-def _column(facts: Facts, e: Equation, row: Letter | None, line: Letter, outer: tuple[Letter, ...]) -> Letter | None:
-    """The letter of a consumer's result that its stored operand alone has; the rest are the strips' outer letters."""
-    strip = {x for q in facts.equations for x in facts.result(q) if line in facts.result(q)}
-    own = [x for x in facts.result(e) if x not in strip]
+def _column(facts: Facts, e: Equation, a: int) -> Letter | None:
+    """The letter of a consumer's result that its stored operand alone has."""
+    own = [x for x in facts.result(e) if x not in facts.of(e, a)]
     if len(own) > 1:
         raise Illegal("a product with several column letters behind a strip")
     return own[0] if own else None
