@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl import pipeline
 from kdsl.errors import ArgumentError, entry_point, for_the_user
 from kdsl.frontend.annotations import calling_scope, parameters_of
 from kdsl.frontend.captured import Captured
@@ -30,8 +29,11 @@ from kdsl.ir.meaning import evaluate
 from kdsl.language.dispatch import set_eager
 from kdsl.runtime.call import Executable
 from kdsl.runtime.fast import FastCall, Number, Same, Tensor
-from kdsl.specialisation import Specialisation, Specialisations, target_named
+from kdsl.specialisation import Specialisation, Specialisations, compiler, target_named
 from kdsl.target import default_target
+
+if TYPE_CHECKING:
+    from kdsl.pipeline import Compiled
 
 
 @entry_point
@@ -179,7 +181,7 @@ class Kernel(Looking):
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None or found.traced is not traced:
-                compiled = pipeline.compile_forward(
+                compiled = compiler().compile_forward(
                     traced.function, call.signature.strides, target_named(key[-1])
                 )
                 found = self._programs[key] = Specialisation(
@@ -211,7 +213,7 @@ class Kernel(Looking):
     # --- looking ----------------------------------------------------------------------------------------------------------
     def looked_at(
         self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None
-    ) -> list[pipeline.Compiled]:
+    ) -> list[Compiled]:
         """The compiled programs that inspection/ shows."""
         return [self.specialise(self.read(self.reader.completed(types, statics), statics), target).compiled]
 

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,10 +23,19 @@ from kdsl.frontend.trees import Tree, flatten, unflatten
 from kdsl.interop.arguments import as_numpy_view, is_array
 from kdsl.ir.location import user_stacklevel
 from kdsl.ir.sizes import evaluate
-from kdsl.pipeline import Compiled
 from kdsl.target import Target, parse_target
 
+if TYPE_CHECKING:
+    from kdsl.pipeline import Compiled
+
 MANY = 16
+
+
+def compiler() -> Any:
+    """pipeline.py, imported when something is compiled first: `import kdsl` costs little."""
+    from kdsl import pipeline
+
+    return pipeline
 
 
 def target_named(name: str) -> Target:

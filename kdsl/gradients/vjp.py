@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdsl import pipeline
 from kdsl.errors import ArgumentError, entry_point
 from kdsl.frontend.signature import Call
 from kdsl.frontend.trace import Traced, has_tracers, inlined
@@ -28,8 +27,11 @@ from kdsl.gradients.arguments import (
 from kdsl.inspection.looking import Looking
 from kdsl.ir.tensor import Value
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import Specialisation, sizes_of, target_named
+from kdsl.specialisation import Specialisation, compiler, sizes_of, target_named
 from kdsl.target import default_target
+
+if TYPE_CHECKING:
+    from kdsl.pipeline import Compiled, Halves
 
 Kernel = Any  # kernel.py stands on this file, not the other way round
 
@@ -62,7 +64,7 @@ class Vjp(Looking):
         if found is None or found.traced is not parts.traced:
             tree, wanted = gradient_tree(parts.call)
             strides = (*parts.call.signature.strides, *parts.cotangents.strides)
-            compiled = pipeline.compile_vjp(parts.traced.function, wanted, strides, target_named(key[-1]))
+            compiled = compiler().compile_vjp(parts.traced.function, wanted, strides, target_named(key[-1]))
             sizes = parts.call.signature.sizes + parts.cotangents.sizes
             found = Specialisation(compiled, parts.traced, tree, sizes, parts.call.wrap)
             self._programs[key] = found
@@ -70,7 +72,7 @@ class Vjp(Looking):
 
     def looked_at(
         self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None
-    ) -> list[pipeline.Compiled]:
+    ) -> list[Compiled]:
         """The compiled programs that inspection/ shows."""
         return [self.specialise(split(self.kernel, tuple(types), statics), target).compiled]  # type: ignore[list-item]
 
@@ -81,7 +83,7 @@ class Vjp(Looking):
 def vjp_inside(parts: Split) -> Any:
     """The gradients within a kernel that is being traced."""
     tree, wanted = gradient_tree(parts.call)
-    derived = pipeline.derivative(parts.traced.function, wanted)
+    derived = compiler().derivative(parts.traced.function, wanted)
     traced = Traced(derived, tree, parts.traced.checks)
     return unflatten(tree, iter(inlined(traced, parts.tensors)))
 
@@ -92,7 +94,7 @@ class Pullback(Looking):
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.label = f"{kernel.label}.pullback"
-        self._forward: dict[Any, tuple[Specialisation, pipeline.Halves]] = {}
+        self._forward: dict[Any, tuple[Specialisation, Halves]] = {}
         self._backward: dict[Any, Specialisation] = {}
 
     @entry_point
@@ -110,7 +112,7 @@ class Pullback(Looking):
 
     def _forward_half(
         self, call: Call, traced: Traced, target: str | None = None
-    ) -> tuple[Specialisation, pipeline.Halves]:
+    ) -> tuple[Specialisation, Halves]:
         key = (
             call.signature.key,
             call.signature.strides,
@@ -120,8 +122,8 @@ class Pullback(Looking):
         found = self._forward.get(key)
         if found is None or found[0].traced is not traced:
             _, wanted = gradient_tree(call)
-            halves = pipeline.halves(traced.function, wanted)
-            compiled = pipeline.compile_half(
+            halves = compiler().halves(traced.function, wanted)
+            compiled = compiler().compile_half(
                 halves.split.forward, call.signature.strides, target_named(key[-1]), halves.record
             )
             found = self._forward[key] = (
@@ -142,7 +144,7 @@ class Pullback(Looking):
             own = tuple(pulled.call.signature.leaves[i].strides for i in halves.split.needed)
             residuals = len(halves.split.backward.parameters) - len(own) - len(cotangents.tensors)
             strides = (*own, *(None,) * residuals, *cotangents.strides)
-            compiled = pipeline.compile_half(
+            compiled = compiler().compile_half(
                 halves.split.backward, strides, target_named(key[-1]), halves.record
             )
             found = self._backward[key] = Specialisation(compiled, pulled.traced, tree, (), pulled.call.wrap)
@@ -150,7 +152,7 @@ class Pullback(Looking):
 
     def looked_at(
         self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None
-    ) -> list[pipeline.Compiled]:
+    ) -> list[Compiled]:
         """The forward program, then the backward one."""
         call = self.kernel.read(self.kernel.reader.completed(types, statics), statics)
         traced = self.kernel.differentiable(call)
@@ -171,7 +173,7 @@ class Pulled:
     pullback: Pullback
     call: Call
     traced: Traced
-    halves: pipeline.Halves
+    halves: Halves
     kept: list[Any]
 
     @entry_point

@@ -8,10 +8,12 @@ Read before: pipeline.py. Read next: inspection/explain.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdsl.errors import TargetError, entry_point
-from kdsl.inspection.explain import Explanation, explain
+
+if TYPE_CHECKING:
+    from kdsl.inspection.explain import Explanation
 
 
 class Looking:
@@ -63,6 +65,8 @@ class Looking:
     @entry_point
     def explain(self, *types: Any, **statics: Any) -> Explanation:
         """Print which kernels were formed, why not fewer, what each moves and computes; `.kernels` has it as data."""
+        from kdsl.inspection.explain import explain
+
         programs = self.looked_at(types, statics, None)
         out = explain(
             self.label,
