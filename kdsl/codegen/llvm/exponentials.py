@@ -53,22 +53,31 @@ def power_of_two(w: Writer, e: Value) -> Value:
     )
 
 
-def scale(w: Writer, y: Value, k: Value) -> Value:
-    """y * 2**k for a whole k, in two halves so that results below the least normal number round once."""
-    i = whole(w, k)
-    if i.type == "i32":
-        half = w.binary("ashr", i, w.literal(1, "i32"))
-    else:  # AVX2 has no arithmetic shift of i64
-        half = whole(w, w.intrinsic("floor", (w.binary("fmul", k, w.literal(0.5, k.type)),)))
-    return w.binary("fmul", w.binary("fmul", y, power_of_two(w, half)), power_of_two(w, w.binary("sub", i, half)))
+def nearest(w: Writer, x: Value, factor: float) -> tuple[Value, Value]:
+    """k, the whole number nearest to x * factor, and the bits of a number that ends in k + 2 * bias, for `scale`.
+
+    Adding a large number leaves no room for a fraction, and the last bits are the whole number itself.
+    """
+    large = w.literal(12582912.0 + 254 if x.type == "float" else 6755399441055744.0 + 2046, x.type)
+    t = w.fma(x, w.literal(factor, x.type), large)
+    return w.binary("fsub", t, large), w.convert("bitcast", t, "i32" if x.type == "float" else "i64")
 
 
-def reduce(w: Writer, x: Value) -> tuple[Value, Value]:
-    """x = k * ln(2) + r with a whole k and |r| <= ln(2)/2."""
+def scale(w: Writer, y: Value, bits: Value) -> Value:
+    """y * 2**k with the bits of `nearest`, in two halves so that results below the least normal number round once."""
+    half = w.binary("lshr", bits, w.literal(1, bits.type))
+    other = w.binary("sub", bits, half)
+    shift = w.literal(23 if bits.type == "i32" else 52, bits.type)
+    first, second = (w.convert("bitcast", w.binary("shl", e, shift), y.type) for e in (half, other))
+    return w.binary("fmul", w.binary("fmul", y, first), second)
+
+
+def reduce(w: Writer, x: Value) -> tuple[Value, Value, Value]:
+    """x = k * ln(2) + r with a whole k and |r| <= ln(2)/2: (k, its bits for `scale`, r)."""
     high, low = LN2[x.type]
-    k = w.intrinsic("rint", (w.binary("fmul", x, w.literal(1.4426950408889634, x.type)),))
+    k, bits = nearest(w, x, 1.4426950408889634)
     r = w.fma(k, w.literal(-high, x.type), x)
-    return k, w.fma(k, w.literal(-low, x.type), r)
+    return k, bits, w.fma(k, w.literal(-low, x.type), r)
 
 
 def less_one(w: Writer, r: Value) -> Value:
@@ -79,28 +88,28 @@ def less_one(w: Writer, r: Value) -> Value:
 def exp(w: Writer, x: Value) -> Value:
     """e**x, at most 1.0 ulp; below the least normal number 1.5 ulp."""
     x = clamp(w, x, *((-104.0, 89.0) if x.type == "float" else (-746.0, 710.0)))
-    k, r = reduce(w, x)
-    return scale(w, w.binary("fadd", less_one(w, r), w.literal(1.0, x.type)), k)
+    _, bits, r = reduce(w, x)
+    return scale(w, w.binary("fadd", less_one(w, r), w.literal(1.0, x.type)), bits)
 
 
 def exp2(w: Writer, x: Value) -> Value:
     """2**x, at most 1.0 ulp; exact for whole x."""
     x = clamp(w, x, *((-151.0, 129.0) if x.type == "float" else (-1076.0, 1025.0)))
-    k = w.intrinsic("rint", (x,))
+    k, bits = nearest(w, x, 1.0)
     f = w.binary("fsub", x, k)
     high = w.binary("fmul", f, w.literal(0.6931471805599453, x.type))
     y = less_one(w, high)
     if x.type == "double":  # what the product lost
         lost = w.fma(f, w.literal(0.6931471805599453, x.type), w.negative(high))
         y = w.binary("fadd", y, lost)
-    return scale(w, w.binary("fadd", y, w.literal(1.0, x.type)), k)
+    return scale(w, w.binary("fadd", y, w.literal(1.0, x.type)), bits)
 
 
 def expm1(w: Writer, x: Value) -> Value:
     """e**x - 1, at most 1.5 ulp."""
     least = -30.0 if x.type == "float" else -60.0  # from there down it is -1
     bounded = clamp(w, x, least, 89.0 if x.type == "float" else 710.0)
-    k, r = reduce(w, bounded)
+    k, _, r = reduce(w, bounded)
     power = power_of_two(w, w.binary("sub", whole(w, k), w.literal(1, "i32" if x.type == "float" else "i64")))
     half = w.fma(power, less_one(w, r), w.binary("fsub", power, w.literal(0.5, x.type)))
     y = w.binary("fadd", half, half)

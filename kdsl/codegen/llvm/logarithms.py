@@ -7,7 +7,7 @@ Read before: exponentials.py. Read next: functions.py.
 
 from __future__ import annotations
 
-from kdsl.codegen.llvm.exponentials import LN2, clamp, less_one, polynomial, scale
+from kdsl.codegen.llvm.exponentials import LN2, clamp, less_one, nearest, polynomial, scale
 from kdsl.codegen.llvm.writer import Value, Writer
 
 INF = float("inf")
@@ -168,13 +168,13 @@ def positive_power(w: Writer, x: Value, y: Value) -> Value:
     lost = w.fma(y, low, lost)
     bounded = clamp(w, p, -746.0, 710.0)
     lost = w.select(w.compare("fcmp oeq", bounded, p), lost, w.literal(0.0, x.type))
-    k = w.intrinsic("rint", (w.binary("fmul", bounded, w.literal(1.4426950408889634, x.type)),))
+    k, bits = nearest(w, bounded, 1.4426950408889634)
     big, little = LN2["double"]
     r = w.fma(k, w.literal(-big, x.type), bounded)
     r, rest = two_sum(w, r, w.fma(k, w.literal(-little, x.type), lost))
     e = less_one(w, r)
     e = w.binary("fadd", e, w.fma(rest, e, rest))
-    result = scale(w, w.binary("fadd", e, w.literal(1.0, x.type)), k)
+    result = scale(w, w.binary("fadd", e, w.literal(1.0, x.type)), bits)
     # x = 0 or infinity: the result is 0 or infinity by the sign of y
     grows = w.binary(
         "xor", w.compare("fcmp ogt", x, w.literal(1.0, x.type)), w.compare("fcmp olt", y, w.literal(0.0, x.type))
