@@ -114,7 +114,7 @@ def _choose_line(w: _Walk) -> None:
         line = min(together, key=len)
         if len(line) > 1:
             line = frozenset({lane}) if lane is not None else line
-    elif final and (_little_traffic(w) or _short(w, final)):
+    elif final and all(w.made[v] in w.folds for v in w.outputs) and (_little_traffic(w) or _short(w, final)):
         line = min(final, key=len)
     else:
         line = frozenset() if lane is None else frozenset({lane})

@@ -9,7 +9,7 @@ Read next: group.py; docs/decisions/index-errors.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdsl.ir.frame import IndexCheck
 from kdsl.ir.ops import Op
@@ -55,7 +55,8 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
     equations = [q for e in equations for q in _scatter_as_kernels_can(e)]
     live = _live(equations, [*results, *(v for c in checks for v in (c.largest, c.least))])
     hidden = tuple(dict.fromkeys(v for c in checks for v in (c.largest, c.least)))
-    return Prepared(Function(function.name, function.parameters, tuple(live), (*results, *hidden), function.location), (*results, *hidden), tuple(checks))
+    ready = replace(function, equations=tuple(live), results=(*results, *hidden))
+    return Prepared(ready, ready.results, tuple(checks))
 
 
 def _checks(equations: list[Equation], made: Mapping[Value, Equation], emit) -> list[IndexCheck]:  # type: ignore[no-untyped-def]
