@@ -55,10 +55,10 @@ def absolute(w: Writer, x: list[Value], of: DType) -> Value:
 
 
 def sign(w: Writer, x: list[Value], of: DType) -> Value:
-    zero, one = w.literal(0, x[0].type), w.literal(1, x[0].type)
+    one = w.literal(1, x[0].type)
     if of.kind != "signed":
         return x[0] if of.kind == "bool" else w.intrinsic("umin", (x[0], one))
-    return w.intrinsic("smax", (w.intrinsic("smin", (x[0], one)), w.literal(-1, x[0].type))) if zero else zero
+    return w.intrinsic("smax", (w.intrinsic("smin", (x[0], one)), w.literal(-1, x[0].type)))
 
 
 def divide(quotient: bool) -> Rule:
