@@ -35,7 +35,9 @@ COMBINE = {Op.SUM: "add", Op.PROD: "mul", Op.MAX: "maximum", Op.MIN: "minimum", 
 RENAMES = (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE)
 
 
-def schedule_chain(plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None) -> list[ir.Kernel]:
+def schedule_chain(
+    plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None
+) -> list[ir.Kernel]:
     """The kernels of a strip plan, in launch order."""
     return _Strip(plan, memory, target, tiling).kernels()
 
@@ -43,7 +45,9 @@ def schedule_chain(plan: DotPlan, memory: Callable[[Value], Memory], target: Tar
 class _Strip:
     """The nest of a strip. t, p are the numbers of the row tile and of a panel."""
 
-    def __init__(self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None) -> None:
+    def __init__(
+        self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None
+    ) -> None:
         self.plan, self.memory, self.values = plan, memory, Values(plan, memory)
         self.frame: DotFrame = plan.frame
         self.size = plan.letters.size
@@ -61,8 +65,12 @@ class _Strip:
         self.packing: list[ir.Kernel] = []
         self.packed: dict[Product, Packed | None] = {p: self._pack(p) for p in self.frame.products}
         self.known = isinstance(self.length, int)
-        width = tile_count(self.length, self.t.columns) * self.t.columns + target.lanes(4) * 2  # rows in different cache sets
-        self.strips: dict[Value, ir.Near | ir.Buffer] = {v: self._strip(i, v, width) for i, v in enumerate(self.frame.strips)}
+        width = (
+            tile_count(self.length, self.t.columns) * self.t.columns + target.lanes(4) * 2
+        )  # rows in different cache sets
+        self.strips: dict[Value, ir.Near | ir.Buffer] = {
+            v: self._strip(i, v, width) for i, v in enumerate(self.frame.strips)
+        }
         self.near_rows = {p: ir.Near(f"rows{i}", p.equation.result.dtype.compute, (self.t.rows, self.size[p.k[-1]]))
                           for i, p in enumerate(self.producers) if self._computed(p)}  # fmt: skip
 
@@ -72,7 +80,9 @@ class _Strip:
         if isinstance(width, int):
             return ir.Near(f"strip{number}", v.dtype.compute, (self.t.rows, width))
         shape = (*(self.size[x] for x in self.frame.outer), self.t.rows, width)
-        return ir.Buffer(f"{self.plan.name}_strip{number}", v.dtype.compute, shape, row_major(shape), "temporary")
+        return ir.Buffer(
+            f"{self.plan.name}_strip{number}", v.dtype.compute, shape, row_major(shape), "temporary"
+        )
 
     def strip_view(self, v: Value, column: Extent) -> ir.View:
         strip = self.strips[v]
@@ -81,7 +91,11 @@ class _Strip:
 
     def put(self, v: Value, column: Extent, tile: ir.Tile) -> ir.Statement:
         view = self.strip_view(v, column)
-        return ir.Put(view.memory, view.index, tile) if isinstance(view.memory, ir.Near) else ir.Store(view, tile)
+        return (
+            ir.Put(view.memory, view.index, tile)
+            if isinstance(view.memory, ir.Near)
+            else ir.Store(view, tile)
+        )
 
     def _stored(self, p: Product, operand: int, letter: Letter | None) -> Extent | None:
         """The stride along a letter of an operand that lies in memory; None if it is computed or has none."""
@@ -105,7 +119,9 @@ class _Strip:
 
     def compute_rows(self, p: Product) -> list[ir.Statement]:
         def fill(first: Extent, n: int) -> tuple[ir.Statement, ...]:
-            tile = self.values.operand(p.equation, p.a, self.place({p.k[0]: first + ir.axis(1)}, n), Known({}))
+            tile = self.values.operand(
+                p.equation, p.a, self.place({p.k[0]: first + ir.axis(1)}, n), Known({})
+            )
             return (ir.Put(self.near_rows[p], (ir.axis(0), first + ir.axis(1)), whole(tile, (self.nr, n))),)
 
         return list(along(self.size[p.k[0]], self.t.columns, self.values.name("k"), fill))
@@ -127,19 +143,31 @@ class _Strip:
         if self.row is None:
             body = tuple(self.row_tile(0, 1, False))
         elif not self.known:
-            body = tiles_along(self.rows, self.t.rows, 0, row_tiles, "t", lambda t, nr, _: tuple(self.row_tile(t, nr, checked)))
+            body = tiles_along(
+                self.rows,
+                self.t.rows,
+                0,
+                row_tiles,
+                "t",
+                lambda t, nr, _: tuple(self.row_tile(t, nr, checked)),
+            )
         else:
             body = tiles_along(self.rows, self.t.rows, size("rb"), minimum(size("rb") + block, row_tiles), "t",
                                lambda t, nr, _: tuple(self.row_tile(t, nr, checked)))  # fmt: skip
             body = (ir.Parallel("rb", 0, row_tiles, block, body),)
-        nears = tuple(x for x in self.strips.values() if isinstance(x, ir.Near)) + tuple(self.near_rows.values())
+        nears = tuple(x for x in self.strips.values() if isinstance(x, ir.Near)) + tuple(
+            self.near_rows.values()
+        )
         body = self._with_nears(body, nears)
         for i, x in reversed(list(enumerate(self.frame.outer))):
             body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
         if len(body) != 1 or not isinstance(body[0], ir.Parallel):
             body = (ir.Parallel("one", 0, 1, 1, body),)
         schedule = {"rows": self.t.rows, "columns": self.t.columns, "k": self.t.k, "row_tiles": block}
-        return [*self.packing, kernel(self.plan.name, body, self.plan.kind, self.plan, schedule, self.plan.operations)]
+        return [
+            *self.packing,
+            kernel(self.plan.name, body, self.plan.kind, self.plan, schedule, self.plan.operations),
+        ]
 
     @staticmethod
     def _with_nears(body: tuple[ir.Statement, ...], nears: tuple[ir.Near, ...]) -> tuple[ir.Statement, ...]:
@@ -179,7 +207,9 @@ class _Strip:
                     out += self.consumer(p, k)
         return out + self.row_outputs()
 
-    def place(self, at: dict[Letter, Extent], columns: int, checked: frozenset[Letter] = frozenset()) -> Place:
+    def place(
+        self, at: dict[Letter, Extent], columns: int, checked: frozenset[Letter] = frozenset()
+    ) -> Place:
         rows = frozenset({self.row}) if self.checked and self.row is not None else frozenset()
         return Place({**self.outer, **self._row(self.tile_number), **at}, (self.nr, columns), rows | checked)
 
@@ -192,13 +222,18 @@ class _Strip:
         made = [p for p in self.producers if when[p.equation.result] == k]
         puts = [v for v in self.frame.strips if when[v] == k]
         folds = [e for e in self.plan.equations if e.op in REDUCTIONS and when[e.result] == k + 1]
-        stores = [v for v in self.plan.outputs if self.line in flat(self.plan.letters.values[v]) and when[v] == k]
+        stores = [
+            v for v in self.plan.outputs if self.line in flat(self.plan.letters.values[v]) and when[v] == k
+        ]
         if not (made or puts or folds or stores):
             return []
         out: list[ir.Statement] = []
         columns = self.t.columns
         acc = {e: self.values.name("fold") for e in folds}
-        start = {e: ir.Constant(identity(e.op, e.result.dtype), e.result.dtype.compute, (self.nr, columns)) for e in folds}
+        start = {
+            e: ir.Constant(identity(e.op, e.result.dtype), e.result.dtype.compute, (self.nr, columns))
+            for e in folds
+        }
         rests: dict[Equation, list[ir.Tile]] = {e: [] for e in folds}
         full = self.length // columns
 
@@ -235,13 +270,23 @@ class _Strip:
                 tile = whole(self.values.operand(e, 0, place, known), (self.nr, nc))
                 if carried:
                     held = ir.Name(acc[e], (self.nr, columns), e.result.dtype.compute)
-                    carries.append(ir.Carry(acc[e], start[e], ir.Map(COMBINE[e.op], (held, tile), held.dtype)))
+                    carries.append(
+                        ir.Carry(acc[e], start[e], ir.Map(COMBINE[e.op], (held, tile), held.dtype))
+                    )
                 else:
                     name = self.values.name("rest")
                     rests[e].append(ir.Name(name, (self.nr, 1), tile.dtype))
                     if edge:  # what lies beyond the line counts as nothing
-                        inside = ir.Map("lt", (ir.Index(1, (1, nc), dt.i64), ir.Scalar(self.length - p * columns, dt.i64)), dt.bool_)
-                        tile = ir.Map("where", (inside, tile, ir.Constant(identity(e.op, e.result.dtype), tile.dtype)), tile.dtype)
+                        inside = ir.Map(
+                            "lt",
+                            (ir.Index(1, (1, nc), dt.i64), ir.Scalar(self.length - p * columns, dt.i64)),
+                            dt.bool_,
+                        )
+                        tile = ir.Map(
+                            "where",
+                            (inside, tile, ir.Constant(identity(e.op, e.result.dtype), tile.dtype)),
+                            tile.dtype,
+                        )
                     body.append(ir.Let(name, ir.Fold(_MONOID[e.op], tile, 1)))
             return body, tuple(carries)
 
@@ -257,11 +302,22 @@ class _Strip:
             index = self.values.name("p")
             body, _ = panel(size(index), rest if isinstance(rest, int) else columns, False)
             body, carries = self._rest_as_carries(body, folds, rests)
-            out.append(ir.Stream(index, maximum(self.lo, full), self.upto(tile_count(self.length, columns)), 1, tuple(body), carries))
+            out.append(
+                ir.Stream(
+                    index,
+                    maximum(self.lo, full),
+                    self.upto(tile_count(self.length, columns)),
+                    1,
+                    tuple(body),
+                    carries,
+                )
+            )
         for e in folds:
             parts: list[ir.Tile] = list(rests[e])
             if full != 0:
-                parts.insert(0, ir.Fold(_MONOID[e.op], ir.Name(acc[e], (self.nr, columns), e.result.dtype.compute), 1))
+                parts.insert(
+                    0, ir.Fold(_MONOID[e.op], ir.Name(acc[e], (self.nr, columns), e.result.dtype.compute), 1)
+                )
             value = parts[0]
             for other in parts[1:]:
                 value = ir.Map(COMBINE[e.op], (value, other), value.dtype)
@@ -295,11 +351,22 @@ class _Strip:
         def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
             here = self.place({**slow, fast: first + ir.axis(1)}, n)
             if p in self.near_rows:
-                a: ir.Tile = ir.Load(ir.View(self.near_rows[p], (ir.axis(0), first + ir.axis(1))), (self.nr, n))
+                a: ir.Tile = ir.Load(
+                    ir.View(self.near_rows[p], (ir.axis(0), first + ir.axis(1))), (self.nr, n)
+                )
             else:
                 a = whole(self.values.operand(p.equation, p.a, here, Known({})), (self.nr, n))
             beyond = frozenset() if self.known else frozenset({self.line})
-            there = Place({**self.outer, **slow, self.line: panel * self.t.columns + ir.axis(1), fast: first + ir.axis(0)}, (n, nc), beyond)
+            there = Place(
+                {
+                    **self.outer,
+                    **slow,
+                    self.line: panel * self.t.columns + ir.axis(1),
+                    fast: first + ir.axis(0),
+                },
+                (n, nc),
+                beyond,
+            )
             return ir.Dot(held, a, self.b_tile(p, panel, there))
 
         return accumulate(self.values, p.k, segments(0, self.size[p.k[-1]], self.t.k), start, step)
@@ -315,7 +382,9 @@ class _Strip:
             column = {} if p.column is None else {p.column: number * self.t.columns + ir.axis(1)}
             edge = frozenset({p.column}) if checked and p.column is not None else frozenset()
 
-            def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
+            def step(
+                slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile
+            ) -> ir.Dot:
                 a = ir.Load(self.strip_view(strip, first + ir.axis(1)), (self.nr, n))
                 place = Place({**self.outer, **column, self.line: first + ir.axis(0)}, (n, nc), edge)
                 return ir.Dot(held, a, self.b_tile(p, number, place))
@@ -328,7 +397,11 @@ class _Strip:
                 body.append(self.store(v, place, self.values.value(v, place, known)))
             return tuple(body)
 
-        return list(tiles_along(columns, self.t.columns, 0, tile_count(columns, self.t.columns), self.values.name("c"), panel))
+        return list(
+            tiles_along(
+                columns, self.t.columns, 0, tile_count(columns, self.t.columns), self.values.name("c"), panel
+            )
+        )
 
     def line_segments(self) -> list[Segment]:
         """The positions of the line that this row tile sums; whole panels as far as the line has whole units."""
@@ -337,7 +410,11 @@ class _Strip:
         lo = self.lo * self.t.columns
         even = self.length // self.t.k * self.t.k
         out = [Segment(lo, self.columns_upto(even), self.t.k)] if even != 0 else []
-        return [*out, Segment(maximum(lo, even), self.columns_upto(self.length), 1)] if even != self.length else out
+        return (
+            [*out, Segment(maximum(lo, even), self.columns_upto(self.length), 1)]
+            if even != self.length
+            else out
+        )
 
     def columns_upto(self, limit: Extent) -> Extent:
         return limit if self.hi is None else minimum(self.hi * self.t.columns, limit)
@@ -368,7 +445,9 @@ class _Strip:
         out: list[ir.Statement] = []
         place = self.place({}, 1)
         for v in self.plan.outputs:
-            if set(flat(self.plan.letters.values[v])) <= have and not any(self._behind(v, p) for p in self.consumers):
+            if set(flat(self.plan.letters.values[v])) <= have and not any(
+                self._behind(v, p) for p in self.consumers
+            ):
                 out.append(self.store(v, place, self.values.value(v, place, Known(self.row_known()))))
         return out
 
@@ -377,4 +456,11 @@ class _Strip:
         return ir.Store(view, whole(tile, place.shape))
 
 
-_MONOID: dict[Op, str] = {Op.SUM: "sum", Op.PROD: "prod", Op.MAX: "max", Op.MIN: "min", Op.ANY: "any", Op.ALL: "all"}
+_MONOID: dict[Op, str] = {
+    Op.SUM: "sum",
+    Op.PROD: "prod",
+    Op.MAX: "max",
+    Op.MIN: "min",
+    Op.ANY: "any",
+    Op.ALL: "all",
+}

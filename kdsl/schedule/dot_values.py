@@ -54,7 +54,9 @@ class Values:
             out = out * self.plan.letters.size[x] + place.at[x]
         return out
 
-    def view(self, memory: Memory, axes: Axes, shape: tuple[Extent, ...], place: Place, fill: Literal = 0) -> ir.View:
+    def view(
+        self, memory: Memory, axes: Axes, shape: tuple[Extent, ...], place: Place, fill: Literal = 0
+    ) -> ir.View:
         """A view of `memory`, whose axes carry the letters `axes`, at a place. Axes that are walked as one are seen as one."""
         groups = joined_axes(axes, shape, self.plan.letters.size)
         index = [self.position(letters, place) for _, letters in groups]
@@ -67,7 +69,9 @@ class Values:
                 memory = joined
         return ir.View(memory, tuple(index), tuple(check) if any(check) else (), fill)
 
-    def _apart(self, memory: Memory, groups: list[tuple[list[int], tuple[Letter, ...]]], index: list[Extent]) -> list[Extent]:
+    def _apart(
+        self, memory: Memory, groups: list[tuple[list[int], tuple[Letter, ...]]], index: list[Extent]
+    ) -> list[Extent]:
         """Memory that is not contiguous across axes walked as one: the position is taken apart again."""
         out: list[Extent] = []
         for (numbers, _), position in zip(groups, index, strict=True):
@@ -136,9 +140,15 @@ class Values:
         if e.op is Op.SIZE:
             return ir.Scalar(e.attributes["value"], dt.i64)
         if e.op is Op.IOTA:
-            return counted(self.position(self.plan.letters.values[e.result][e.attributes["axis"]], place), place.shape, e.result.dtype)
+            return counted(
+                self.position(self.plan.letters.values[e.result][e.attributes["axis"]], place),
+                place.shape,
+                e.result.dtype,
+            )
         assert e.op in (Op.SLICE, Op.WINDOW), e.op
-        return self.operand(e, 0, self._moved(e, place), known if not isinstance(known, Known) else Known(known.tiles))
+        return self.operand(
+            e, 0, self._moved(e, place), known if not isinstance(known, Known) else Known(known.tiles)
+        )
 
     def _moved(self, e: Equation, place: Place) -> Place:
         """The place of a slice's or window's operand: the letters of the axes that it moves."""
@@ -153,7 +163,10 @@ class Values:
             if e.op is Op.SLICE:
                 at[letters[0]] = self.position(axes[d], place) * a["steps"][d] + a["starts"][d]
             else:
-                at[letters[0]] = self.position(axes[d], place) * a["stride"] + self.position(axes[-1], place) * a["dilation"]
+                at[letters[0]] = (
+                    self.position(axes[d], place) * a["stride"]
+                    + self.position(axes[-1], place) * a["dilation"]
+                )
             if place.checked & {*axes[d], *(axes[-1] if e.op is Op.WINDOW else ())}:
                 checked.add(letters[0])
         return replace(place, at={**place.at, **at}, checked=frozenset(checked))
@@ -171,7 +184,9 @@ def _joined(memory: Memory, groups: list[list[int]]) -> Memory | None:
             n = n * memory.shape[d]
         shape.append(n)
         strides.append(step)
-    return ir.Reshaped(memory.buffer if isinstance(memory, ir.Reshaped) else memory, tuple(shape), tuple(strides))
+    return ir.Reshaped(
+        memory.buffer if isinstance(memory, ir.Reshaped) else memory, tuple(shape), tuple(strides)
+    )
 
 
 class Known(dict):
@@ -204,11 +219,17 @@ def counted(position: Extent, shape: tuple[int, int], dtype: DType) -> ir.Tile:
             if factor != 1:
                 by = ir.Constant(factor, integer) if isinstance(factor, int) else ir.Scalar(factor, integer)
                 along = ir.Map("mul", (along, by), integer)
-            tile = along if isinstance(rest, int) and rest == 0 and isinstance(tile, ir.Constant) and not tile.value else ir.Map("add", (along, tile), integer)
+            tile = (
+                along
+                if isinstance(rest, int) and rest == 0 and isinstance(tile, ir.Constant) and not tile.value
+                else ir.Map("add", (along, tile), integer)
+            )
     return tile if integer is dtype else cast(tile, dtype)
 
 
-def kernel(name: str, body: tuple[ir.Statement, ...], kind: str, plan: Plan, schedule: dict, operations: Extent = 0) -> ir.Kernel:
+def kernel(
+    name: str, body: tuple[ir.Statement, ...], kind: str, plan: Plan, schedule: dict, operations: Extent = 0
+) -> ir.Kernel:
     """A Kernel around a nest: its buffers and the sizes that it mentions."""
     buffers: dict[ir.Buffer, None] = {}
     names: set[str] = set()
@@ -254,7 +275,9 @@ def kernel(name: str, body: tuple[ir.Statement, ...], kind: str, plan: Plan, sch
         elif isinstance(s, ir.Let):
             local.add(s.name)
     sizes = tuple(sorted(n for n in names - local if not n.startswith("#")))
-    return ir.Kernel(name, tuple(buffers), sizes, body, kind, plan.bytes, operations, plan.notes, schedule, _location(plan))
+    return ir.Kernel(
+        name, tuple(buffers), sizes, body, kind, plan.bytes, operations, plan.notes, schedule, _location(plan)
+    )
 
 
 def _location(plan: Plan):  # type: ignore[no-untyped-def]

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
-from kdsl.ir.rules import identity
 from kdsl.ir.ops import Op
+from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, Size, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
@@ -31,7 +31,9 @@ from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segme
 from kdsl.target import Target
 
 
-def schedule_dots(plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None) -> list[ir.Kernel]:
+def schedule_dots(
+    plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None
+) -> list[ir.Kernel]:
     """The kernels of a plan of contractions, in launch order."""
     frame: DotFrame = plan.frame
     if frame.line is not None:
@@ -42,7 +44,9 @@ def schedule_dots(plan: DotPlan, memory: Callable[[Value], Memory], target: Targ
 class _Product:
     """The nest of one product. Names: r, c are the first row and column of a tile; t, p their numbers."""
 
-    def __init__(self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None) -> None:
+    def __init__(
+        self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None
+    ) -> None:
         self.plan, self.frame, self.values = plan, plan.frame, Values(plan, memory)
         self.memory = memory
         self.product: Product = self.frame.products[0]
@@ -54,7 +58,9 @@ class _Product:
         self.target = target
         self.outer: dict[Letter, Extent] = {x: size(f"o{i}") for i, x in enumerate(self.frame.outer)}
         self.packing: list[ir.Kernel] = []
-        self.group = 4 if isinstance(self.rows, int) else 1  # row tiles that a panel of a holds: whole vectors, where that can be told
+        self.group = (
+            4 if isinstance(self.rows, int) else 1
+        )  # row tiles that a panel of a holds: whole vectors, where that can be told
         self.a_packed, self.b_packed = self._pack_a(), self._pack_b()
 
     # --- operands ------------------------------------------------------------------------------------------------------
@@ -71,7 +77,14 @@ class _Product:
         stored = self._stride(self.product.a, self.product.k[-1])
         if stored == 1 or stored == 0 or (stored is not None and self._few_columns()):
             return None
-        kernel_, packed = pack(self.values, self.product.equation, self.product.a, self.frame.row, self.product.k, self.group * self.t.rows)
+        kernel_, packed = pack(
+            self.values,
+            self.product.equation,
+            self.product.a,
+            self.frame.row,
+            self.product.k,
+            self.group * self.t.rows,
+        )
         self.packing.append(kernel_)
         return packed
 
@@ -86,23 +99,38 @@ class _Product:
         """b is read in place if its vectors are contiguous and few row tiles read it, or it is small."""
         tiles = tile_count(self.rows, self.t.rows)
         few = isinstance(tiles, int) and tiles <= 4
-        if self.product.column is None or not self._sums() or few and self._stride(self.product.b, self.product.column) == 1:
+        if (
+            self.product.column is None
+            or not self._sums()
+            or (few and self._stride(self.product.b, self.product.column) == 1)
+        ):
             return None
-        kernel_, packed = pack(self.values, self.product.equation, self.product.b, self.product.column, self.product.k, self.t.columns)
+        kernel_, packed = pack(
+            self.values,
+            self.product.equation,
+            self.product.b,
+            self.product.column,
+            self.product.k,
+            self.t.columns,
+        )
         self.packing.append(kernel_)
         return packed
 
     def a_tile(self, t: Extent, place: Place) -> ir.Tile:
         """Rows of tile t (axis 0) by some k (axis 1)."""
         if self.a_packed is None:
-            return whole(self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape)
+            return whole(
+                self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape
+            )
         view = self.a_packed.view(place, t // self.group, t % self.group * self.t.rows + ir.axis(0))
         return whole(self.values.load(view, place), place.shape)
 
     def b_tile(self, p: Extent, place: Place) -> ir.Tile:
         """Some k (axis 0) by the columns of panel p (axis 1)."""
         if self.b_packed is None:
-            return whole(self.values.operand(self.product.equation, self.product.b, place, Known({})), place.shape)
+            return whole(
+                self.values.operand(self.product.equation, self.product.b, place, Known({})), place.shape
+            )
         return whole(self.values.load(self.b_packed.view(place, p, ir.axis(1)), place), place.shape)
 
     # --- the register tile ---------------------------------------------------------------------------------------------
@@ -113,7 +141,9 @@ class _Product:
 
         def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
             a = self.a_tile(t, Place({**at, **slow, **row, fast: first + ir.axis(1)}, (nr, n), checks))
-            b = self.b_tile(p, Place({**at, **slow, **self._column(p), fast: first + ir.axis(0)}, (n, nc), checks))
+            b = self.b_tile(
+                p, Place({**at, **slow, **self._column(p), fast: first + ir.axis(0)}, (n, nc), checks)
+            )
             return ir.Dot(held, a, b)
 
         return accumulate(self.values, self.product.k, segments(lo, count, self.t.k), start, step)
@@ -127,13 +157,17 @@ class _Product:
     def _checks(self, column: bool) -> frozenset[Letter]:
         """Letters whose tiles may hang over: a column where told, a row wherever the number of rows is not known."""
         row = {self.frame.row} if isinstance(self.rows, Size) and self.frame.row is not None else set()
-        return frozenset(row | ({self.product.column} if column and self.product.column is not None else set()))
+        return frozenset(
+            row | ({self.product.column} if column and self.product.column is not None else set())
+        )
 
     def result_place(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> Place:
         at = {**self.outer, **self._row(t), **self._column(p)}
         return Place(at, (nr, nc), self._checks(checked))
 
-    def finish(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, total: ir.Tile) -> list[ir.Statement]:
+    def finish(
+        self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, total: ir.Tile
+    ) -> list[ir.Statement]:
         """Maps on a finished tile, and the stores of the outputs."""
         place = self.result_place(t, nr, p, nc, checked)
         known = Known({self.product.equation.result: total})
@@ -149,7 +183,8 @@ class _Product:
         letters = flat(self.plan.letters.values[self.product.equation.result])
         place = Place({x: size(f"o{i}") for i, x in enumerate(letters)}, (1, 1))
         body: tuple[ir.Statement, ...] = tuple(
-            self.store(v, place, ir.Constant(identity(Op.SUM, v.dtype.compute), v.dtype.compute, (1, 1))) for v in self.plan.outputs
+            self.store(v, place, ir.Constant(identity(Op.SUM, v.dtype.compute), v.dtype.compute, (1, 1)))
+            for v in self.plan.outputs
         )
         for i, x in reversed(list(enumerate(letters))):
             body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
@@ -163,10 +198,16 @@ class _Product:
         column_block, p_lo, p_hi = self._block("cb", panels, self.t.panels)
         fast = self.product.k[-1] if self.product.k else None
         depth: Extent = 0 if fast is None else self.size[fast]
-        pieces = -(-depth // self.t.depth) if isinstance(depth, int) and depth > 3 * self.t.depth // 2 and len(self.product.k) == 1 else 1
+        pieces = (
+            -(-depth // self.t.depth)
+            if isinstance(depth, int) and depth > 3 * self.t.depth // 2 and len(self.product.k) == 1
+            else 1
+        )
         zero = identity(Op.SUM, self.dtype)
 
-        def nest(tile: Callable[[Extent, int, Extent, int, bool], list[ir.Statement]]) -> tuple[ir.Statement, ...]:
+        def nest(
+            tile: Callable[[Extent, int, Extent, int, bool], list[ir.Statement]],
+        ) -> tuple[ir.Statement, ...]:
             def panel(p: Extent, nc: int, checked: bool) -> tuple[ir.Statement, ...]:
                 return self._row_loops(t_lo, t_hi, lambda t, nr: tuple(tile(t, nr, p, nc, checked)))
 
@@ -202,17 +243,27 @@ class _Product:
         """(a Parallel around a body or None, lo, hi): a grid axis of blocks of `tile` of `count` things."""
         if isinstance(count, int) and count <= tile:
             return None, 0, count
-        return (lambda body: ir.Parallel(index, 0, count, tile, body)), size(index), minimum(size(index) + tile, count)
+        return (
+            (lambda body: ir.Parallel(index, 0, count, tile, body)),
+            size(index),
+            minimum(size(index) + tile, count),
+        )
 
-    def _row_loops(self, lo: Extent, hi: Extent, body: Callable[[Extent, int], tuple[ir.Statement, ...]]) -> tuple[ir.Statement, ...]:
+    def _row_loops(
+        self, lo: Extent, hi: Extent, body: Callable[[Extent, int], tuple[ir.Statement, ...]]
+    ) -> tuple[ir.Statement, ...]:
         if self.frame.row is None:
             return body(0, 1)
-        return tiles_along(self.rows, self.t.rows, lo, hi, self.values.name("t"), lambda t, nr, checked: body(t, nr))
+        return tiles_along(
+            self.rows, self.t.rows, lo, hi, self.values.name("t"), lambda t, nr, checked: body(t, nr)
+        )
 
-    def _in_pieces(self, nest, pieces: int, depth: int, row_tiles: Extent, panels: Extent) -> tuple[ir.Statement, ...]:  # type: ignore[no-untyped-def]
+    def _in_pieces(
+        self, nest, pieces: int, depth: int, row_tiles: Extent, panels: Extent
+    ) -> tuple[ir.Statement, ...]:  # type: ignore[no-untyped-def]
         """K in pieces: the partial sums of a block wait in near memory."""
         unit = self.t.k
-        piece = -(-(-(-depth // pieces)) // unit) * unit
+        piece = tile_count(tile_count(depth, pieces), unit) * unit  # type: ignore[operator]
         pieces = -(-depth // piece)
         height = min(self.t.row_tiles, row_tiles) if isinstance(row_tiles, int) else self.t.row_tiles
         width = min(self.t.panels, panels) if isinstance(panels, int) else self.t.panels
@@ -225,7 +276,16 @@ class _Product:
             return ir.Load(ir.View(near, at(t, p)), (nr, nc))
 
         def clear(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
-            body, total = self.sums(t, nr, p, nc, checked, ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc)), 0, piece)
+            body, total = self.sums(
+                t,
+                nr,
+                p,
+                nc,
+                checked,
+                ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc)),
+                0,
+                piece,
+            )
             return [*body, ir.Put(near, at(t, p), total)]
 
         def add(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
@@ -239,4 +299,3 @@ class _Product:
 
         middle = (ir.Stream("kb", piece, (pieces - 1) * piece, piece, nest(add)),) if pieces > 2 else ()
         return (near, *nest(clear), *middle, *nest(end))
-

@@ -35,7 +35,9 @@ class Packed:
 
     def view(self, place: Place, panel: Extent, column: Extent) -> ir.View:
         """At the outer and k positions of `place`, element `column` (it may mention a tile axis) of a panel."""
-        return ir.View(self.buffer, (*(place.at[x] for x in self.outer), panel, *(place.at[x] for x in self.k), column))
+        return ir.View(
+            self.buffer, (*(place.at[x] for x in self.outer), panel, *(place.at[x] for x in self.k), column)
+        )
 
 
 def row_major(shape: tuple[Extent, ...]) -> tuple[Extent, ...]:
@@ -70,11 +72,15 @@ def tiles_along(n: Extent, tile: int, lo: Extent, hi: Extent, index: str, body: 
     rest = n - full * tile
     if not (isinstance(rest, int) and rest == 0):
         last, exact = index + "r", isinstance(rest, int)
-        out.append(ir.Stream(last, maximum(lo, full), hi, 1, body(size(last), rest if exact else tile, not exact)))  # type: ignore[arg-type]
+        out.append(
+            ir.Stream(last, maximum(lo, full), hi, 1, body(size(last), rest if exact else tile, not exact))
+        )  # type: ignore[arg-type]
     return tuple(out)
 
 
-def along(n: Extent, tile: int, index: str, body: Callable[[Extent, int], tuple[ir.Statement, ...]]) -> tuple[ir.Statement, ...]:
+def along(
+    n: Extent, tile: int, index: str, body: Callable[[Extent, int], tuple[ir.Statement, ...]]
+) -> tuple[ir.Statement, ...]:
     """Loops over the positions 0 … n-1 in tiles; what is left is one exact tile, or single steps where n is not known."""
     full = n // tile * tile
     out: list[ir.Statement] = []
@@ -86,7 +92,9 @@ def along(n: Extent, tile: int, index: str, body: Callable[[Extent, int], tuple[
     return (*out, ir.Stream(index + "r", full, n, 1, body(size(index + "r"), 1)))
 
 
-def pack(values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Letter, ...], width: int) -> tuple[ir.Kernel, Packed]:
+def pack(
+    values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Letter, ...], width: int
+) -> tuple[ir.Kernel, Packed]:
     """The kernel that packs an operand of `e` in panels of `width` along `letter`."""
     letters = values.plan.letters
     outer = tuple(x for x in flat(letters.of(e, operand)) if x != letter and x not in k)
@@ -120,7 +128,9 @@ def pack(values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Let
         at[x] = size(f"s{i}")
     each = math.prod(n for n in shape[len(outer) + 1 :] if isinstance(n, int)) * buffer.dtype.bytes
     group = max(1, BLOCK_BYTES // max(1, each))
-    body: tuple[ir.Statement, ...] = tiles_along(letters.size[letter], width, size("p"), minimum(size("p") + group, panels), values.name("c"), panel)
+    body: tuple[ir.Statement, ...] = tiles_along(
+        letters.size[letter], width, size("p"), minimum(size("p") + group, panels), values.name("c"), panel
+    )
     body = (ir.Parallel("p", 0, panels, group, body),)
     for i, x in reversed(list(enumerate(outer))):
         body = (ir.Parallel(f"o{i}", 0, letters.size[x], 1, body),)

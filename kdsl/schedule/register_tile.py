@@ -17,7 +17,9 @@ from kdsl.ir.sizes import Extent, Size, size
 from kdsl.schedule.dot_values import Values
 from kdsl.target import Target
 
-Step = Callable[[dict[Letter, Extent], Letter, Extent, int, ir.Tile], ir.Dot]  # slow k, the fast letter, its first, how many, sum
+Step = Callable[
+    [dict[Letter, Extent], Letter, Extent, int, ir.Tile], ir.Dot
+]  # slow k, the fast letter, its first, how many, sum
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def choose_tiling(target: Target, dtype: DType, rows: Extent, columns: Extent) -
     vectors = 2
     if isinstance(rows, int) and rows < height:
         height = max(rows, 1)
-        while height * (vectors + 1) <= (24 if target.vector_registers >= 32 else 12) and vectors < 8:
+        while height * (vectors + 1) <= (24 if target.vector_registers >= 32 else 12) and vectors < 12:
             vectors += 1
     if isinstance(columns, int):
         vectors = max(1, min(vectors, -(-columns // lanes)))
@@ -72,7 +74,9 @@ def segments(lo: Extent, count: Extent, unit: int) -> list[Segment]:
     return [*out, Segment(lo + full, lo + count, rest, True)] if rest else out
 
 
-def accumulate(values: Values, k: tuple[Letter, ...], parts: list[Segment], start: ir.Tile, step: Step) -> tuple[list[ir.Statement], ir.Tile]:
+def accumulate(
+    values: Values, k: tuple[Letter, ...], parts: list[Segment], start: ir.Tile, step: Step
+) -> tuple[list[ir.Statement], ir.Tile]:
     """Statements that add the products along k to `start`, and the sum.
 
     The last letter of k runs through `parts`; the letters before it are loops around."""
@@ -87,10 +91,26 @@ def accumulate(values: Values, k: tuple[Letter, ...], parts: list[Segment], star
         if part.once:
             body.append(ir.Let(name, step(at, fast, part.lo, part.unit, total)))
         else:
-            body.append(ir.Stream(index, part.lo, part.hi, part.unit, (), (ir.Carry(name, total, step(at, fast, size(index), part.unit, held)),)))
+            body.append(
+                ir.Stream(
+                    index,
+                    part.lo,
+                    part.hi,
+                    part.unit,
+                    (),
+                    (ir.Carry(name, total, step(at, fast, size(index), part.unit, held)),),
+                )
+            )
         total = held
     for i in reversed(range(len(slow))):
         init = ir.Name(names[i - 1], start.shape, start.dtype) if i else start
-        loop = ir.Stream(str(at[slow[i]]), 0, values.plan.letters.size[slow[i]], 1, tuple(body), (ir.Carry(names[i], init, total),))
+        loop = ir.Stream(
+            str(at[slow[i]]),
+            0,
+            values.plan.letters.size[slow[i]],
+            1,
+            tuple(body),
+            (ir.Carry(names[i], init, total),),
+        )
         body, total = [loop], ir.Name(names[i], start.shape, start.dtype)
     return body, total

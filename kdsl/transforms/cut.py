@@ -30,7 +30,9 @@ def find_cut(facts: Facts, row: Letter, line: Letter, consumers: list[Equation])
         return None
     below: Extent | None = None
     above: Extent | None = None
-    for predicate in {e.operands[0] for e in facts.equations if e.op is Op.WHERE and isinstance(e.operands[0], Value)}:
+    for predicate in {
+        e.operands[0] for e in facts.equations if e.op is Op.WHERE and isinstance(e.operands[0], Value)
+    }:
         for part, bounds in _parts(facts, predicate, row, line):
             if not _neutral(facts, part, line, consumers):
                 continue
@@ -41,7 +43,9 @@ def find_cut(facts: Facts, row: Letter, line: Letter, consumers: list[Equation])
     return None if below is None and above is None else Cut(below, above)
 
 
-def _parts(facts: Facts, predicate: Operand, row: Letter, line: Letter) -> list[tuple[Value, tuple[Extent | None, Extent | None]]]:
+def _parts(
+    facts: Facts, predicate: Operand, row: Letter, line: Letter
+) -> list[tuple[Value, tuple[Extent | None, Extent | None]]]:
     """Each comparison in a predicate (a conjunction): (the predicate it makes false, (below, above))."""
     out: list[tuple[Value, tuple[Extent | None, Extent | None]]] = []
     todo = [predicate]
@@ -84,7 +88,15 @@ def _affine(facts: Facts, v: Operand, row: Letter, line: Letter) -> Affine | Non
         return (0, 0, value) if not isinstance(value, (bool, float)) else None
     if e.op is Op.IOTA:
         letters = facts.letters.values[v][e.attributes["axis"]]
-        return (1, 0, 0) if letters == (row,) else (0, 1, 0) if letters == (line,) else (0, 0, 0) if letters == () else None
+        return (
+            (1, 0, 0)
+            if letters == (row,)
+            else (0, 1, 0)
+            if letters == (line,)
+            else (0, 0, 0)
+            if letters == ()
+            else None
+        )
     if e.op in (Op.ADD, Op.SUB):
         x, y = (_affine(facts, o, row, line) for o in e.operands)
         if x is None or y is None:
@@ -139,8 +151,14 @@ def _through(e: Equation, of) -> float | None:  # type: ignore[no-untyped-def]
         if 0.0 in x:
             return 0.0
         literal = next((float(o) for o in e.operands if not isinstance(o, Value)), None)
-        infinite = next((v for o, v in zip(e.operands, x, strict=True) if isinstance(o, Value) and v is not None), None)
-        return math.copysign(math.inf, infinite * literal) if literal and infinite is not None and math.isinf(infinite) else None
+        infinite = next(
+            (v for o, v in zip(e.operands, x, strict=True) if isinstance(o, Value) and v is not None), None
+        )
+        return (
+            math.copysign(math.inf, infinite * literal)
+            if literal and infinite is not None and math.isinf(infinite)
+            else None
+        )
     if e.op is Op.DIV:
         return 0.0 if x[0] == 0.0 else None
     if e.op is Op.WHERE:

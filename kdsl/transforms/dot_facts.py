@@ -6,11 +6,12 @@ Read before: transforms/letters.py. Read next: transforms/plan_dots.py, transfor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdsl.ir.dot_frame import Product
 from kdsl.ir.frame import Illegal, Letter, Letters, flat
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
+from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
 
 RENAMES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.BARRIER, Op.STOP_GRADIENT})
@@ -46,6 +47,15 @@ class Facts:
     def result(self, e: Equation) -> tuple[Letter, ...]:
         return flat(self.letters.values[e.result])
 
+    def longest(self, letters: Iterable[Letter]) -> Letter | None:
+        """The letter with the largest extent, the last among equals; named sizes count as long."""
+        size = self.letters.size
+        best: Letter | None = None
+        for x in letters:
+            if best is None or _rank(size[x]) >= _rank(size[best]):
+                best = x
+        return best
+
     def cone(self, v: Value) -> list[Equation]:
         """The equations of this kernel that v is computed from, v's own included."""
         out, todo = [], [v]
@@ -62,7 +72,16 @@ class Facts:
 def product_of(facts: Facts, e: Equation, a: int, column: Letter | None) -> Product:
     """The product with rows from operand `a`, its summed letters with the longest innermost."""
     out = set(facts.result(e))
-    size = facts.letters.size
-    summed = [x for x in dict.fromkeys((*flat(facts.letters.of(e, 0)), *flat(facts.letters.of(e, 1)))) if x not in out]
-    fast = max(reversed(summed), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
-    return Product(e, a, 1 - a, column, (*(x for x in summed if x != fast), *(() if fast is None else (fast,))))
+    summed = [
+        x
+        for x in dict.fromkeys((*flat(facts.letters.of(e, 0)), *flat(facts.letters.of(e, 1))))
+        if x not in out
+    ]
+    fast = facts.longest(summed)
+    return Product(
+        e, a, 1 - a, column, (*(x for x in summed if x != fast), *(() if fast is None else (fast,)))
+    )
+
+
+def _rank(n: Extent) -> int:
+    return n if isinstance(n, int) else 1 << 40

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kdsl.ir.dot_frame import DotFrame, Product
+from kdsl.ir.dot_frame import DotFrame
 from kdsl.ir.frame import DotPlan, Illegal, flat
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
@@ -56,9 +56,8 @@ def plain_frame(facts: Facts) -> DotFrame:
     own = [[x for x in result if x in of[i] and x not in of[1 - i]] for i in (0, 1)]
     column = next((x for x in reversed(result) if x in own[0] or x in own[1]), None)
     b = 0 if column in own[0] else 1
-    size = facts.letters.size
     rows = own[1 - b]
-    row = max(reversed(rows), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
+    row = facts.longest(rows)
     outer = tuple(x for x in result if x not in (row, column))
     everything = set(result)
     for x in facts.equations:
@@ -70,7 +69,12 @@ def plain_frame(facts: Facts) -> DotFrame:
         if v not in facts.after:
             raise Illegal("an output that does not depend on the product")
         for q in facts.cone(v):
-            if q.result not in facts.after and not set(facts.result(q)) <= everything and q is not e and not _feeds(facts, q, e):
+            if (
+                q.result not in facts.after
+                and not set(facts.result(q)) <= everything
+                and q is not e
+                and not _feeds(facts, q, e)
+            ):
                 raise Illegal("a map beside a product that is larger than the product")
     return DotFrame(outer, row, (product_of(facts, e, 1 - b, column),))
 

@@ -33,16 +33,18 @@ def strip_frame(facts: Facts, target: Target) -> DotFrame:
     producers = [e for e in facts.dots if not any(v in waits for v in e.values)]
     consumers = [e for e in facts.dots if e not in producers]
     line, row = _directions(facts, producers, consumers, waits)
-    outer = tuple(x for x in dict.fromkeys(x for e in facts.dots for x in facts.result(e)) if x not in (row, line))
+    outer = tuple(
+        x for x in dict.fromkeys(x for e in facts.dots for x in facts.result(e)) if x not in (row, line)
+    )
     columns = {e: _column(facts, e, 0 if e.operands[0] in waits else 1) for e in consumers}
     outer = tuple(x for x in outer if x not in columns.values())
-    core = {*outer, row} - {None}
+    core = {*outer, *(() if row is None else (row,))}
     for e in producers:
         if set(facts.result(e)) != core | {line}:
             raise Illegal("a product whose result has other letters than rows and line")
     products = []
     for e in producers:
-        a = 0 if row in facts.of(e, 0) or row is None and line not in facts.of(e, 0) else 1
+        a = 0 if row in facts.of(e, 0) or (row is None and line not in facts.of(e, 0)) else 1
         if row in facts.of(e, 1 - a) or line in facts.of(e, a):
             raise Illegal("a product whose operands both run along the rows")
         products.append(product_of(facts, e, a, line))
@@ -78,10 +80,13 @@ def _depending(facts: Facts, roots: set[Value]) -> set[Value]:
     return out
 
 
-def _directions(facts: Facts, producers: list[Equation], consumers: list[Equation], waits: set[Value]) -> tuple[Letter, Letter | None]:
+def _directions(
+    facts: Facts, producers: list[Equation], consumers: list[Equation], waits: set[Value]
+) -> tuple[Letter, Letter | None]:
     """(line, row)"""
     if consumers:
-        lines, rows = set(), None
+        lines: set[Letter] = set()
+        rows: frozenset[Letter] | None = None
         for e in consumers:
             a = 0 if e.operands[0] in waits else 1
             lines |= (facts.of(e, 0) & facts.of(e, 1)) - set(facts.result(e))
@@ -92,9 +97,13 @@ def _directions(facts: Facts, producers: list[Equation], consumers: list[Equatio
         (line,) = lines
         candidates = [x for x in facts.result(consumers[0]) if x in (rows or ())]
     else:
-        dropped = {x for e in facts.equations if e.op in REDUCTIONS for x in facts.of(e, 0) - set(facts.result(e))}
+        dropped = {
+            x for e in facts.equations if e.op in REDUCTIONS for x in facts.of(e, 0) - set(facts.result(e))
+        }
         if len(dropped) != 1:
-            raise Illegal("products side by side" if not dropped else "folds along different letters behind a product")
+            raise Illegal(
+                "products side by side" if not dropped else "folds along different letters behind a product"
+            )
         (line,) = dropped
         e = producers[0]
         b = 0 if line in facts.of(e, 0) else 1
@@ -103,9 +112,7 @@ def _directions(facts: Facts, producers: list[Equation], consumers: list[Equatio
             raise Illegal("a fold along a summed letter")
     for e in producers:  # the rows are in one operand of every producer only
         candidates = [x for x in candidates if (x in facts.of(e, 0)) != (x in facts.of(e, 1))]
-    size = facts.letters.size
-    row = max(reversed(candidates), key=lambda x: size[x] if isinstance(size[x], int) else 1 << 40, default=None)
-    return line, row
+    return line, facts.longest(candidates)
 
 
 def _column(facts: Facts, e: Equation, a: int) -> Letter | None:
@@ -124,7 +131,13 @@ def _passes(facts: Facts, consumers: list[Equation], waits: set[Value]) -> tuple
     return when, 1 + max(when.values(), default=0)
 
 
-def _check_shapes(facts: Facts, core: set[Letter], line: Letter, columns: dict[Equation, Letter | None], consumers: list[Equation]) -> None:
+def _check_shapes(
+    facts: Facts,
+    core: set[Letter],
+    line: Letter,
+    columns: dict[Equation, Letter | None],
+    consumers: list[Equation],
+) -> None:
     """Every value stands on the line, on a consumer's columns, or on the rows alone."""
     after = _depending(facts, {e.result for e in consumers})
     made = {e.result for e in facts.dots}
@@ -139,14 +152,18 @@ def _check_shapes(facts: Facts, core: set[Letter], line: Letter, columns: dict[E
         have = set(flat(facts.letters.values[v]))
         if not core <= have:
             raise Illegal("an output that every row would write again")
-        own = {c for q, c in columns.items() if c is not None and q.result in {x.result for x in facts.cone(v)}}
+        own = {
+            c for q, c in columns.items() if c is not None and q.result in {x.result for x in facts.cone(v)}
+        }
         if have - core not in ({line}, set()) and not (len(own) == 1 and have - core == own):
             raise Illegal("an output along a letter that is not walked")
         if have - core == set() and len(own):
             raise Illegal("a row value computed from a product behind the strip")
 
 
-def _strips(facts: Facts, line: Letter, when: dict[Value, int], consumers: list[Equation], waits: set[Value]) -> tuple[Value, ...]:
+def _strips(
+    facts: Facts, line: Letter, when: dict[Value, int], consumers: list[Equation], waits: set[Value]
+) -> tuple[Value, ...]:
     """Line values that are wanted in a later pass than they are known in."""
     out: dict[Value, None] = {}
     on_line = lambda v: line in flat(facts.letters.values[v])  # noqa: E731
@@ -155,7 +172,7 @@ def _strips(facts: Facts, line: Letter, when: dict[Value, int], consumers: list[
         if v not in facts.made or not on_line(v):
             return
         e = facts.made[v]
-        if when[v] < k and v in waits and not (e.op in (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE)):
+        if when[v] < k and v in waits and e.op not in (Op.BROADCAST, Op.PERMUTE, Op.RESHAPE):
             if any(q.op is Op.DOT for q in facts.cone(v)) or when[v] > 0:
                 out[v] = None
                 return
@@ -194,7 +211,14 @@ def want_inside(facts: Facts, v: Value, when: dict[Value, int], want) -> None:  
             want(o, when[v])
 
 
-def _check_sizes(facts: Facts, target: Target, line: Letter, row: Letter | None, products: list[Product], strips: tuple[Value, ...]) -> None:
+def _check_sizes(
+    facts: Facts,
+    target: Target,
+    line: Letter,
+    row: Letter | None,
+    products: list[Product],
+    strips: tuple[Value, ...],
+) -> None:
     """Strips must stay near, and what every few rows walk over too."""
     size = {x: _guess(n) for x, n in facts.letters.size.items()}
     strip = max(1, len(strips)) * STRIP_ROWS * size[line] * 4
@@ -206,7 +230,9 @@ def _check_sizes(facts: Facts, target: Target, line: Letter, row: Letter | None,
         for x in {p.column, *p.k} - {None}:
             walked *= size[x]  # type: ignore[index]
         if walked > 4 * target.l2_bytes and rows > 2 * STRIP_ROWS:
-            raise Illegal(f"an operand of {walked} bytes would be walked over by every {STRIP_ROWS} rows ({4 * target.l2_bytes})")
+            raise Illegal(
+                f"an operand of {walked} bytes would be walked over by every {STRIP_ROWS} rows ({4 * target.l2_bytes})"
+            )
 
 
 def _guess(n: Extent) -> int:

@@ -24,7 +24,9 @@ def repeat_sources(function: Function) -> Function:
     made: dict[Value, Equation] = {}
     readers: dict[Value, int] = dict.fromkeys(function.results, 1)
     for e in function.equations:
-        if e.op in SOURCES or e.values and (e.op in MOVEMENT or e.op in ELEMENTWISE) and all(v in made for v in e.values):
+        if e.op in SOURCES or (
+            e.values and (e.op in MOVEMENT or e.op in ELEMENTWISE) and all(v in made for v in e.values)
+        ):
             made[e.result] = e
         for o in e.operands:
             if isinstance(o, Value):
@@ -42,7 +44,15 @@ def repeat_sources(function: Function) -> Function:
         def again(x: Value) -> Value:
             q = made[x]
             fresh = Value(x.type, x.name)
-            out.append(Equation(fresh, q.op, tuple(again(o) if isinstance(o, Value) else o for o in q.operands), q.attributes, q.location))
+            out.append(
+                Equation(
+                    fresh,
+                    q.op,
+                    tuple(again(o) if isinstance(o, Value) else o for o in q.operands),
+                    q.attributes,
+                    q.location,
+                )
+            )
             return fresh
 
         return again(v)
@@ -62,7 +72,8 @@ def repeat_sources(function: Function) -> Function:
 
 
 def _cone(v: Value, made: dict[Value, Equation]) -> list[Equation]:
-    out, todo = [], [v]
+    out: list[Equation] = []
+    todo = [v]
     while todo and len(out) <= LARGEST:
         e = made[todo.pop()]
         out.append(e)

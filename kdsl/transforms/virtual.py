@@ -51,7 +51,9 @@ def _folded(function: Function, made: dict[Value, Equation]) -> set[Value]:
     """Values from which a maximum along an axis is computed element by element."""
     out: set[Value] = set()
     for e in reversed(function.equations):
-        if e.op is Op.MAX or e.result in out and (e.op in ELEMENTWISE or e.op in MOVEMENT or e.op in SOURCES):
+        if e.op is Op.MAX or (
+            e.result in out and (e.op in ELEMENTWISE or e.op in MOVEMENT or e.op in SOURCES)
+        ):
             out.update(e.values)
     return out
 

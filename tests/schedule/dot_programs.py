@@ -25,11 +25,19 @@ def parameter(name, shape, dtype=dt.f32):
 def program(builder, parameters, results, level=LEVEL, tiling=None):
     """One kernel (and its packing kernels) of all equations, verified."""
     plan = plan_dots(builder.equations, results, "k", None, LEVELS[level])
-    memory = {v: ir.Buffer(v.name, v.dtype, v.shape, row_major(v.shape), "argument", i) for i, v in enumerate(parameters)}
-    memory |= {v: ir.Buffer(f"out{i}", v.dtype, v.shape, row_major(v.shape), "result", i) for i, v in enumerate(results)}
+    memory = {
+        v: ir.Buffer(v.name, v.dtype, v.shape, row_major(v.shape), "argument", i)
+        for i, v in enumerate(parameters)
+    }
+    memory |= {
+        v: ir.Buffer(f"out{i}", v.dtype, v.shape, row_major(v.shape), "result", i)
+        for i, v in enumerate(results)
+    }
     kernels = schedule_dots(plan, memory.__getitem__, LEVELS[level], tiling)
     buffers = dict.fromkeys([*memory.values(), *(b for k in kernels for b in k.buffers)])
-    out = ir.Program("p", tuple(buffers), tuple(kernels), tuple(dict.fromkeys(s for k in kernels for s in k.sizes)))
+    out = ir.Program(
+        "p", tuple(buffers), tuple(kernels), tuple(dict.fromkeys(s for k in kernels for s in k.sizes))
+    )
     verify_loops(out)
     return out
 
@@ -62,7 +70,14 @@ def attention(batch, rows, line, width, out_width=None, mask="causal", window=No
     """softmax(q @ k.mT * s) @ v with variants: (builder, parameters, results)."""
     out_width = out_width or width
     b = Builder()
-    q, k, v = (parameter(n, s, dtype) for n, s in (("q", (batch, rows, width)), ("k", (batch, line, width)), ("v", (batch, line, out_width))))
+    q, k, v = (
+        parameter(n, s, dtype)
+        for n, s in (
+            ("q", (batch, rows, width)),
+            ("k", (batch, line, width)),
+            ("v", (batch, line, out_width)),
+        )
+    )
     s = b.emit(Op.MUL, b.dot("btd", "bsd", "bts", q, k), width**-0.5)
     if cap:
         s = b.emit(Op.MUL, b.emit(Op.TANH, b.emit(Op.MUL, s, 1 / cap)), float(cap))

@@ -12,7 +12,7 @@ from tests.tolerance import assert_close
 
 
 @pytest.mark.parametrize(
-    "shape,variant",
+    ("shape", "variant"),
     [
         ((2, 37, 37, 8), {}), ((1, 5, 5, 3), {}), ((1, 64, 64, 16), {"mask": None}), ((1, 61, 61, 16), {"window": 7}),
         ((2, 19, 19, 8), {"cap": 5.0}), ((1, 7, 33, 8), {"mask": None}), ((1, 40, 40, 8, 21), {}), ((1, 130, 130, 8), {"window": 5}),
@@ -29,7 +29,9 @@ def test_attention(shape, variant):
             assert_close(g, w.astype("f4"), operations=shape[2] * shape[3])
 
 
-@pytest.mark.parametrize("level,dtype", [("x86-64-v4", dt.f32), ("x86-64-v3", dt.f64), ("arm64", dt.f32)])
+@pytest.mark.parametrize(
+    ("level", "dtype"), [("x86-64-v4", dt.f32), ("x86-64-v3", dt.f64), ("arm64", dt.f32)]
+)
 def test_attention_for_other_vectors(level, dtype):
     b, parameters, results = attention(1, 40, 40, 8, dtype=dtype)
     arrays = values(np.random.default_rng(0), parameters)
@@ -42,7 +44,9 @@ def test_no_scores_are_stored_and_masked_tiles_are_not_computed():
     b, parameters, results = attention(2, 64, 64, 8)
     p = program(b, parameters, results)
     assert all(64 * 64 > np.prod(buffer.shape[1:]) for buffer in p.buffers if buffer.role == "temporary")
-    bounds = [s.hi for s in ir.walk(p.kernels[-1].body) if isinstance(s, ir.Stream) and s.index.startswith("p")]
+    bounds = [
+        s.hi for s in ir.walk(p.kernels[-1].body) if isinstance(s, ir.Stream) and s.index.startswith("p")
+    ]
     assert bounds and not any(isinstance(hi, int) for hi in bounds)
 
 
@@ -54,16 +58,24 @@ def gradient(batch, n, width, by):
     s = b.emit(Op.MUL, b.dot("btd", "bsd", "bts", q, k), width**-0.5)
     s = b.emit(Op.WHERE, causal(b, s.shape), s, -np.inf)
     p = b.emit(Op.MUL, b.emit(Op.EXP, b.emit(Op.SUB, s, along(top))), along(inverse))
-    ds = b.emit(Op.MUL, b.emit(Op.MUL, p, b.emit(Op.SUB, b.dot("btd", "bsd", "bts", do, v), along(delta))), width**-0.5)
+    ds = b.emit(
+        Op.MUL,
+        b.emit(Op.MUL, p, b.emit(Op.SUB, b.dot("btd", "bsd", "bts", do, v), along(delta))),
+        width**-0.5,
+    )
     if by == "rows":
         return b, [q, k, v, do, top, inverse, delta], [b.dot("bts", "bsd", "btd", ds, k)]
-    return b, [q, k, v, do, top, inverse, delta], [b.dot("bts", "btd", "bsd", ds, q), b.dot("bts", "btd", "bsd", p, do)]
+    return (
+        b,
+        [q, k, v, do, top, inverse, delta],
+        [b.dot("bts", "btd", "bsd", ds, q), b.dot("bts", "btd", "bsd", p, do)],
+    )
 
 
 @pytest.mark.parametrize("by", ["rows", "columns"])
 @pytest.mark.parametrize("shape", [(2, 37, 8), (1, 32, 16), (1, 7, 3), (1, 50, 8)])
 def test_gradients_of_attention(shape, by):
-    batch, n, width = shape
+    _batch, n, width = shape
     rng = np.random.default_rng(0)
     q, k, v, do = (rng.standard_normal(shape).astype("f4") for _ in range(4))
     s = np.where(np.tri(n, dtype=bool), q.astype("f8") @ k.swapaxes(1, 2) * width**-0.5, -np.inf)
@@ -86,7 +98,9 @@ def test_a_product_and_a_fold_over_its_columns(n):
     b = Builder()
     x, w = parameter("x", (13, 9)), parameter("w", (9, n))
     y = b.dot("mk", "kn", "mn", x, w)
-    e = b.emit(Op.EXP, b.emit(Op.SUB, y, b.emit(Op.BROADCAST, b.reduce(Op.MAX, y, (1,)), shape=y.shape, axes=(0,))))
+    e = b.emit(
+        Op.EXP, b.emit(Op.SUB, y, b.emit(Op.BROADCAST, b.reduce(Op.MAX, y, (1,)), shape=y.shape, axes=(0,)))
+    )
     out = b.emit(Op.DIV, e, b.emit(Op.BROADCAST, b.reduce(Op.SUM, e, (1,)), shape=y.shape, axes=(0,)))
     arrays = values(np.random.default_rng(0), [x, w])
     z = arrays[0].astype("f8") @ arrays[1]

@@ -32,14 +32,18 @@ def product(spec, left, right, dtype=dt.f32):
 def check(spec, left, right, dtype=dt.f32, level="x86-64-v3", tiling=None):
     b, parameters, result = product(spec, left, right, dtype)
     arrays = values(np.random.default_rng(0), parameters)
-    want = np.einsum(spec, *(x.astype("f8" if dtype.is_floating else dtype.numpy) for x in arrays), dtype=None if dtype.is_floating else dtype.numpy)
+    want = np.einsum(
+        spec,
+        *(x.astype("f8" if dtype.is_floating else dtype.numpy) for x in arrays),
+        dtype=None if dtype.is_floating else dtype.numpy,
+    )
     p = program(b, parameters, [result], level, tiling)
     for got in both(p, arrays, level):
         assert_close(got[0], np.asarray(want).astype(dtype.numpy), operations=max(left[-1:] or (1,)))
     return p
 
 
-@pytest.mark.parametrize("spec,left,right", SPECS)
+@pytest.mark.parametrize(("spec", "left", "right"), SPECS)
 def test_equals_einsum(spec, left, right):
     check(spec, left, right)
 
@@ -66,10 +70,14 @@ def test_what_is_packed():
     assert count(check("km,kn->mn", (17, 61), (17, 50))) == 2  # a runs along its rows
 
 
-@pytest.mark.parametrize("rows,depth,columns", [(13, 17, 33), (61, 8, 16), (6, 5, 7), (0, 3, 4)])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(13, 17, 33), (61, 8, 16), (6, 5, 7), (0, 3, 4)])
 def test_maps_on_the_tile(rows, depth, columns):
     b, parameters, y = product("mk,kn->mn", (rows, depth), (depth, columns))
-    bias, scale, rest = parameter("bias", (columns,)), parameter("scale", (rows,)), parameter("rest", (rows, columns))
+    bias, scale, rest = (
+        parameter("bias", (columns,)),
+        parameter("scale", (rows,)),
+        parameter("rest", (rows, columns)),
+    )
     y = b.emit(Op.TANH, b.emit(Op.ADD, y, b.broadcast_to(bias, y.shape)))
     y = b.emit(Op.MUL, y, b.emit(Op.BROADCAST, scale, shape=y.shape, axes=(0,)))
     y = b.emit(Op.ADD, y, rest)

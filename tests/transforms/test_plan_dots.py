@@ -51,7 +51,7 @@ def test_no_cut_where_masked_positions_count():
     assert plan(b, [b.reduce(Op.SUM, s, (1,))]).frame.cut is None
 
 
-@pytest.mark.parametrize("neutral,op", [(0.0, Op.SUM), (-np.inf, Op.MAX)])
+@pytest.mark.parametrize(("neutral", "op"), [(0.0, Op.SUM), (-np.inf, Op.MAX)])
 def test_a_cut_for_each_neutral_element(neutral, op):
     b = Builder()
     s = b.dot("td", "sd", "ts", parameter("q", (32, 8)), parameter("k", (32, 8)))
@@ -94,7 +94,11 @@ def test_scores_are_virtual_and_plain_products_are_not():
 def test_one_array_of_indices_for_each_reader():
     b = Builder()
     i = b.emit(Op.IOTA, shape=(9,), axis=0, dtype=dt.i64)
-    m = b.emit(Op.GE, b.emit(Op.BROADCAST, i, shape=(9, 9), axes=(0,)), b.emit(Op.BROADCAST, i, shape=(9, 9), axes=(1,)))
+    m = b.emit(
+        Op.GE,
+        b.emit(Op.BROADCAST, i, shape=(9, 9), axes=(0,)),
+        b.emit(Op.BROADCAST, i, shape=(9, 9), axes=(1,)),
+    )
     out = b.emit(Op.CAST, m, dtype=dt.f32)
     again = repeat_sources(Function("f", (), tuple(b.equations), (out,)))
     assert sum(e.op is Op.IOTA for e in again.equations) == 2
