@@ -20,9 +20,9 @@ class Ranges:
         self.sizes = sizes
         self.facts = facts  # expressions in the sizes that are at least 0
         self.bounds: dict[str, tuple[Extent, Extent]] = {}
-        self.steps: dict[
-            str, tuple[Extent, int]
-        ] = {}  # a loop index is its first value plus a multiple of its tile
+        # a loop index is its first value plus a multiple of its tile
+        self.steps: dict[str, tuple[Extent, int]] = {}
+        self.answers: dict[object, bool] = {}
 
     def add(self, name: str, least: Extent, greatest: Extent) -> None:
         self.bounds.pop(name, None)
@@ -63,7 +63,24 @@ class Ranges:
         )
 
     def inside(self, index: Extent, extent: Extent) -> bool:
-        """Whether 0 <= index < extent for all values of the names."""
+        """Whether 0 <= index < extent for all values of the names; what was asked before is remembered."""
+        known: dict[str, object] = {}
+        self._collect(index, known)
+        self._collect(extent, known)
+        key = index, extent, frozenset(known.items())
+        if key not in self.answers:
+            self.answers[key] = self._inside(index, extent)
+        return self.answers[key]
+
+    def _collect(self, e: Extent, known: dict[str, object]) -> None:
+        """The names of an expression with their bounds and steps, and the names of these."""
+        for name in names_in(e):
+            if name not in known and name in self.bounds:
+                known[name] = self.bounds[name], self.steps.get(name)
+                for bound in self.bounds[name]:
+                    self._collect(bound, known)
+
+    def _inside(self, index: Extent, extent: Extent) -> bool:
         if isinstance(extent, int):
             span = self.span(index)
             if span and span[0] >= 0 and span[1] < extent:
