@@ -15,7 +15,7 @@ from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Axes, Letter, Plan, joined_axes
 from kdsl.ir.ops import ELEMENTWISE, Op
-from kdsl.ir.sizes import Extent, Size, floordiv, modulo, names_in, size, split
+from kdsl.ir.sizes import Extent, floordiv, modulo, names_in, split
 from kdsl.ir.tensor import Equation, Literal, Operand, Value
 
 Memory = ir.Buffer | ir.Reshaped
@@ -225,63 +225,3 @@ def counted(position: Extent, shape: tuple[int, int], dtype: DType) -> ir.Tile:
                 else ir.Map("add", (along, tile), integer)
             )
     return tile if integer is dtype else cast(tile, dtype)
-
-
-def kernel(
-    name: str, body: tuple[ir.Statement, ...], kind: str, plan: Plan, schedule: dict, operations: Extent = 0
-) -> ir.Kernel:
-    """A Kernel around a nest: its buffers and the sizes that it mentions."""
-    buffers: dict[ir.Buffer, None] = {}
-    names: set[str] = set()
-    local: set[str] = set()
-
-    def mention(*extents: Extent) -> None:
-        for x in extents:
-            if isinstance(x, Size):
-                names.update(names_in(x))
-
-    def memory(m: ir.Memory) -> None:
-        if not isinstance(m, ir.Near):
-            buffers[m.buffer if isinstance(m, ir.Reshaped) else m] = None
-            mention(*m.shape, *m.strides)
-
-    seen: set[int] = set()
-
-    def tile(t: ir.Tile) -> None:
-        if id(t) in seen:
-            return
-        seen.add(id(t))
-        if isinstance(t, ir.Load):
-            memory(t.view.memory)
-            mention(*t.view.index)
-        elif isinstance(t, ir.Scalar):
-            mention(t.value)
-        elif isinstance(t, ir.Gather):
-            memory(t.memory)
-        for c in ir.children(t):
-            tile(c)
-
-    for s in ir.walk(body):
-        for t in ir.tiles_of(s):
-            tile(t)
-        if isinstance(s, (ir.Parallel, ir.Stream)):
-            mention(s.lo, s.hi)
-            local.add(s.index)
-        elif isinstance(s, (ir.Store, ir.Prefetch, ir.Copy)):
-            memory(s.view.memory)
-            mention(*s.view.index)
-        elif isinstance(s, ir.Put):
-            mention(*s.index)
-        elif isinstance(s, ir.Let):
-            local.add(s.name)
-    sizes = tuple(sorted(n for n in names - local if not n.startswith("#")))
-    return ir.Kernel(
-        name, tuple(buffers), sizes, body, kind, plan.bytes, operations, plan.notes, schedule, _location(plan)
-    )
-
-
-def _location(plan: Plan):  # type: ignore[no-untyped-def]
-    return next((e.location for e in plan.equations if e.location), None)
-
-
-__all__ = ["Known", "Memory", "Place", "Values", "cast", "counted", "kernel", "size"]

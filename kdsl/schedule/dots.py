@@ -25,7 +25,8 @@ from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, Size, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
-from kdsl.schedule.dot_values import Known, Memory, Place, Values, kernel
+from kdsl.schedule.dot_values import Known, Memory, Place, Values
+from kdsl.schedule.kernels import kernel
 from kdsl.schedule.packing import Packed, pack, tile_count, tiles_along
 from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
@@ -71,7 +72,7 @@ class _Product:
         return self.values.stride(tile.view, 0) if isinstance(tile, ir.Load) else None
 
     def _pack_a(self) -> Packed | None:
-        """a is read in place, element by element, if it is stored and its rows run along k; else it is packed or computed first."""
+        """a is read in place, element by element, if it is stored and runs along k; else it is packed, or computed."""
         if self.frame.row is None or not self._sums():
             return None
         stored = self._stride(self.product.a, self.product.k[-1])
@@ -188,7 +189,7 @@ class _Product:
         )
         for i, x in reversed(list(enumerate(letters))):
             body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
-        return kernel(self.plan.name, body, self.plan.kind, self.plan, {})
+        return kernel(self.plan, body, {})
 
     def kernels(self) -> list[ir.Kernel]:
         if any(self.size[x] == 0 for x in flat(self.plan.letters.values[self.product.equation.result])):
@@ -232,12 +233,9 @@ class _Product:
             body = (ir.Parallel(f"o{i}", 0, self.size[x], 1, body),)
         if len(body) != 1 or not isinstance(body[0], ir.Parallel):
             body = (ir.Parallel("one", 0, 1, 1, body),)
-        operations: Extent = 2 * self.rows * self.columns
-        for x in (*self.frame.outer, *self.product.k):
-            operations = operations * self.size[x]
         schedule = {"rows": self.t.rows, "columns": self.t.columns, "k": self.t.k, "row_tiles": self.t.row_tiles,
                     "panels": self.t.panels, "pieces": pieces}  # fmt: skip
-        return [*self.packing, kernel(self.plan.name, body, self.plan.kind, self.plan, schedule, operations)]
+        return [*self.packing, kernel(self.plan, body, schedule)]
 
     def _block(self, index: str, count: Extent, tile: int):  # type: ignore[no-untyped-def]
         """(a Parallel around a body or None, lo, hi): a grid axis of blocks of `tile` of `count` things."""
@@ -263,7 +261,7 @@ class _Product:
     ) -> tuple[ir.Statement, ...]:  # type: ignore[no-untyped-def]
         """K in pieces: the partial sums of a block wait in near memory."""
         unit = self.t.k
-        piece = tile_count(tile_count(depth, pieces), unit) * unit  # type: ignore[operator]
+        piece = -(-depth // (pieces * unit)) * unit
         pieces = -(-depth // piece)
         height = min(self.t.row_tiles, row_tiles) if isinstance(row_tiles, int) else self.t.row_tiles
         width = min(self.t.panels, panels) if isinstance(panels, int) else self.t.panels

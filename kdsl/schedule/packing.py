@@ -5,20 +5,22 @@ Out: a kernel that writes panels, and where in them a tile lies.
 
     packed[outer …, panel, k …, width]      element (k, panel*width + j) of the operand; the last panel may be partial
 
-An operand that is computed is computed while it is packed, once. Read before: schedule/dot_values.py. Read next: schedule/dots.py.
+An operand that is computed is computed while it is packed, once.
+Read before: schedule/dot_values.py. Read next: schedule/dots.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, flat
 from kdsl.ir.sizes import Extent, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
-from kdsl.schedule.dot_values import Known, Place, Values, kernel
+from kdsl.schedule.dot_values import Known, Place, Values
+from kdsl.schedule.kernels import kernel
 
 PACK_ROWS = 8  # rows of k copied by one statement
 BLOCK_BYTES = 256 * 1024  # what one iteration of the grid copies, at least
@@ -60,8 +62,12 @@ def tile_count(n: Extent, tile: int) -> Extent:
     return -(-n // tile) if isinstance(n, int) else n // tile + 1
 
 
-def tiles_along(n: Extent, tile: int, lo: Extent, hi: Extent, index: str, body: Callable[[Extent, int, bool], tuple[ir.Statement, ...]]
-                ) -> tuple[ir.Statement, ...]:  # fmt: skip
+TileBody = Callable[[Extent, int, bool], tuple[ir.Statement, ...]]
+
+
+def tiles_along(
+    n: Extent, tile: int, lo: Extent, hi: Extent, index: str, body: TileBody
+) -> tuple[ir.Statement, ...]:
     """Loops over tile numbers lo … hi-1 of an axis of extent n; body(number, extent of the tile, must it be checked).
 
     Full tiles first; then what is left: one exact tile if n is known, else a checked one."""
@@ -134,4 +140,7 @@ def pack(
     body = (ir.Parallel("p", 0, panels, group, body),)
     for i, x in reversed(list(enumerate(outer))):
         body = (ir.Parallel(f"o{i}", 0, letters.size[x], 1, body),)
-    return kernel(buffer.name, body, "packing", values.plan, {"width": width, "k": PACK_ROWS}), packed
+    out = kernel(values.plan, body, {"width": width, "k": PACK_ROWS})
+    return replace(
+        out, name=buffer.name, kind="packing", bytes=2 * source.type.count * source.dtype.bytes, operations=0
+    ), packed

@@ -7,7 +7,8 @@
 Attention is producer, folds, consumer; its gradient by rows has two producers and one consumer, by columns two and two.
 A line value that waits for a fold or a consumer lies in a strip [rows of a tile, line]. Positions that an index mask makes
 neutral for every fold and consumer are cut off (transforms/cut.py).
-In:  Facts.  Out: a DotFrame with a line, or Illegal with numbers. Read before: transforms/dot_facts.py. Read next: schedule/chain.py.
+In:  Facts.  Out: a DotFrame with a line, or Illegal with numbers.
+Read before: transforms/dot_facts.py. Read next: schedule/chain.py.
 """
 
 from __future__ import annotations
