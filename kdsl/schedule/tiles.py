@@ -131,7 +131,7 @@ class Tiles:
             index: Extent = 0
             for x in letters:
                 index = index * self.plan.letters.size[x] + self.pos.get(x, 0)
-            out += [None] * (len(numbers) - 1) + [index]
+            out += [0 if shape[i] == 1 else None for i in numbers[:-1]] + [index]
         return tuple(out)
 
     def plain(self, v: Value) -> Position:
@@ -283,7 +283,9 @@ class Tiles:
         return self.map("and", [low, self.map("lt", [i, (number(n, dt.i64), 0)], dt.bool_)], dt.bool_)
 
     def index_entry(self, index: Known, n: Extent) -> Entry:
-        """A data-dependent index as an entry; negative ones count from the end."""
+        """A data-dependent index as an entry; negative ones count from the end. Along an axis of one element it is 0."""
+        if n == 1:
+            return 0
         if index[0].dtype is not dt.i64:
             index = self.map("cast", [index], dt.i64)
         depth = index[1]
@@ -384,7 +386,7 @@ def _pad(t: Tiles, e: Equation, at: Position) -> Known:
             entry = Spread(t.let(count[0], "at", count[1]), count[1])
         good = t.between(count, n)
         inside = good if inside is None else t.map("and", [inside, good], dt.bool_)
-        entries.append(entry)
+        entries.append(0 if n == 1 else entry)
     x = t.operand(e, 0, tuple(entries))
     if inside is None:
         return x
@@ -403,7 +405,7 @@ def _concat(t: Tiles, e: Equation, at: Position) -> Known:
         ends.append(end)
     out: Known | None = None
     for i in reversed(range(len(e.values))):
-        moved = shifted(entry, 0 - (ends[i - 1] if i else 0), 1, t, True)
+        moved = 0 if e.values[i].shape[axis] == 1 else shifted(entry, 0 - (ends[i - 1] if i else 0), 1, t, True)
         part = t.operand(e, i, (*at[:axis], moved, *at[axis + 1 :]))
         if out is None:
             out = part
