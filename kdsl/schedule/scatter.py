@@ -15,7 +15,7 @@ from kdsl.ir.frame import Letter, ScatterPlan, flat
 from kdsl.ir.sizes import ceildiv, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
-from kdsl.schedule.tiles import Loose, Memory, Tiles, spread_to
+from kdsl.schedule.tiles import Memory, Tiles, spread_to
 from kdsl.target import Target
 
 VECTORS = 8  # of one owner's tile
@@ -100,7 +100,6 @@ class _Scatter:
         t, e = self.t, self.e
         index = t.operand(e, 1, t.plain_operand(e, 1))
         entry = t.index_entry(index, e.result.shape[self.axis])
-        assert isinstance(entry, Loose)
         at = list(t.plain(e.result))
         at[self.axis] = entry
         update = t.operand(e, 2, t.plain_operand(e, 2))
