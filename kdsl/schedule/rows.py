@@ -16,7 +16,7 @@ from collections.abc import Callable
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, RowPlan, flat
-from kdsl.ir.ops import REDUCTIONS, Op
+from kdsl.ir.ops import REDUCTIONS
 from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
