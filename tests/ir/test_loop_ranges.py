@@ -1,9 +1,13 @@
 """What ranges.py proves, and what it must not prove."""
 
+import itertools
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kdsl.ir.ranges import Ranges
-from kdsl.ir.sizes import maximum, minimum, size
+from kdsl.ir.sizes import evaluate, maximum, minimum, size
 
 N, D, i, j, c, p = map(size, ("N", "D", "i", "j", "c", "p"))
 T0, T1 = size("#0"), size("#1")
@@ -64,3 +68,45 @@ def test_last_step():
     assert r.last_step(0, N * 32, 32) == N * 32 - 32
     assert r.last_step(0, N, 32) == N - 1
     assert r.last_step(p, minimum(p + 256, 992), 32) == minimum(p + 256, 992) - 32
+
+
+def expressions(names):
+    leaf = st.one_of(st.integers(-3, 9), st.sampled_from([size(n) for n in names]))
+
+    def larger(x):
+        pair = st.tuples(x, x)
+        divided = st.tuples(x, st.sampled_from([2, 4, 8, 32]))
+        return st.one_of(
+            pair.map(lambda p: p[0] + p[1]),
+            pair.map(lambda p: p[0] - p[1]),
+            st.tuples(x, st.integers(-2, 8)).map(lambda p: p[0] * p[1]),
+            divided.map(lambda p: p[0] // p[1]),
+            divided.map(lambda p: p[0] % p[1]),
+            pair.map(lambda p: minimum(*p)),
+            pair.map(lambda p: maximum(*p)),
+        )
+
+    return st.recursive(leaf, larger, max_leaves=4)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    expressions(["N", "D"]),
+    expressions(["N", "D"]),
+    st.sampled_from([1, 2, 4, 8]),
+    expressions(["N", "D", "i"]),
+    expressions(["N", "D", "i"]),
+    st.sampled_from([1, 2, 4]),
+    expressions(["N", "D", "i", "j"]),
+    expressions(["N", "D"]),
+)
+def test_what_is_proved_holds(lo, hi, tile, lo2, hi2, tile2, index, extent):
+    """Random nests of two loops, run for small sizes: an index that is proved inside never leaves."""
+    if not ranges(("i", lo, hi, tile), ("j", lo2, hi2, tile2)).inside(index, extent):
+        return
+    for n, d in itertools.product(range(1, 8), repeat=2):
+        sizes = {"N": n, "D": d}
+        for first in range(evaluate(lo, sizes), evaluate(hi, sizes), tile):
+            outer = {**sizes, "i": first}
+            for second in range(evaluate(lo2, outer), evaluate(hi2, outer), tile2):
+                assert 0 <= evaluate(index, {**outer, "j": second}) < evaluate(extent, sizes)
