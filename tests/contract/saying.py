@@ -1,9 +1,9 @@
 """What contract tests share: reading error messages by their four parts, counting compilations and traces.
 
-    said = mistake(kd.ShapeError, ValueError, lambda: f(x))     the class and its builtin base are checked
-    said.text, said.file, said.line, said.column                what is wrong, and where
-    said.underlined                                             the user's code above each run of carets
-    said.facts                                                  the lines behind '=': facts that clash and a way out
+said = mistake(kd.ShapeError, ValueError, lambda: f(x))     the class and its builtin base are checked
+said.text, said.file, said.line, said.column                what is wrong, and where
+said.underlined                                             the user's code above each run of carets
+said.facts                                                  the lines behind '=': facts that clash and a way out
 """
 
 from __future__ import annotations
@@ -53,8 +53,14 @@ def read(error: BaseException) -> Said:
             labels.append(carets.group(3).strip())
     facts = [re.sub(r"^\s*= ", "", line) for line in lines if re.match(r"^\s*= ", line)]
     return Said(
-        lines[0], place.group(1), int(place.group(2)), int(place.group(3)), tuple(underlined), labels[0] if labels else "",
-        tuple(facts), whole,
+        lines[0],
+        place.group(1),
+        int(place.group(2)),
+        int(place.group(3)),
+        tuple(underlined),
+        labels[0] if labels else "",
+        tuple(facts),
+        whole,
     )
 
 
@@ -99,4 +105,9 @@ def layouts(x: np.ndarray) -> list[np.ndarray]:
     spaced = np.zeros(tuple(2 * n for n in x.shape), x.dtype)[tuple(slice(None, None, 2) for _ in x.shape)]
     spaced[...] = x
     backwards = np.ascontiguousarray(x[tuple(slice(None, None, -1) for _ in x.shape)])
-    return [np.ascontiguousarray(x), np.asfortranarray(x), spaced, backwards[tuple(slice(None, None, -1) for _ in x.shape)]]
+    return [
+        np.ascontiguousarray(x),
+        np.asfortranarray(x),
+        spaced,
+        backwards[tuple(slice(None, None, -1) for _ in x.shape)],
+    ]

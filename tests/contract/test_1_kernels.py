@@ -387,7 +387,9 @@ def test_tensor_arguments_are_arrays_of_any_shape_and_layout(shape, layout):
     equal(kd.kernel(lambda a: a * 2.0 - 1.0)(x), base * 2 - 1)
 
 
-@pytest.mark.parametrize("scalar", [np.float32(1.5), np.float64(1.5), np.int64(3), np.int32(-3), np.bool_(True), np.uint8(255)])
+@pytest.mark.parametrize(
+    "scalar", [np.float32(1.5), np.float64(1.5), np.int64(3), np.int32(-3), np.bool_(True), np.uint8(255)]
+)
 def test_numpy_scalars_are_0_d_tensors(scalar):
     """NumPy scalars (0-d)"""
     seen = []
@@ -682,8 +684,14 @@ def test_results_are_new_and_C_contiguous(name, layout):
     """They are new, C-contiguous, and alias neither an argument nor each other (returning `x.T` or `x` copies)"""
     base = np.arange(12, dtype="f4").reshape(3, 4)
     x = layouts(base)[layout]
-    expected = {"x": base, "x.T": base.T, "slice": base[:, ::-1], "reshape": base.ravel(),
-                "broadcast": np.broadcast_to(base[:1], (3, 4)), "constant": np.ones((2, 3), "f4")}[name]
+    expected = {
+        "x": base,
+        "x.T": base.T,
+        "slice": base[:, ::-1],
+        "reshape": base.ravel(),
+        "broadcast": np.broadcast_to(base[:1], (3, 4)),
+        "constant": np.ones((2, 3), "f4"),
+    }[name]
     got = kd.kernel(RETURNS[name])(x)
     equal(got, expected)
     assert got.flags.c_contiguous and got.flags.writeable
@@ -737,7 +745,22 @@ def test_every_equation_runs_in_compiled_code():
         return kd.take(s + m, i, axis=0), kd.scatter_add(z, i, m[:2]), kd.where(x > 0, m, 1 / x)
 
     x, w, i = np.linspace(0, 1, 16, dtype="f4").reshape(4, 4), np.ones((4, 4), "f4"), np.array([0, 3])
-    names = ["exp", "log", "sqrt", "matmul", "dot", "einsum", "sum", "add", "multiply", "divide", "max", "mean", "var", "where"]
+    names = [
+        "exp",
+        "log",
+        "sqrt",
+        "matmul",
+        "dot",
+        "einsum",
+        "sum",
+        "add",
+        "multiply",
+        "divide",
+        "max",
+        "mean",
+        "var",
+        "where",
+    ]
 
     def no(*_args, **_kwargs):
         raise AssertionError("NumPy computed")
