@@ -331,7 +331,7 @@ class _Strip(StripMemory):
         while v not in self.strips:
             e = self.values.made[v]
             assert e.op in RENAMES
-            v = e.operands[0]  # type: ignore[assignment]
+            v = e.values[0]
         return v
 
     def _behind(self, v: Value, p: Product) -> bool:

@@ -76,11 +76,10 @@ def tiles_along(
     if not (isinstance(full, int) and full == 0):
         out.append(ir.Stream(index, lo, minimum(hi, full), 1, body(size(index), tile, False)))
     rest = n - full * tile
-    if not (isinstance(rest, int) and rest == 0):
-        last, exact = index + "r", isinstance(rest, int)
-        out.append(
-            ir.Stream(last, maximum(lo, full), hi, 1, body(size(last), rest if exact else tile, not exact))
-        )  # type: ignore[arg-type]
+    if rest != 0:
+        last = index + "r"
+        inside = body(size(last), rest, False) if isinstance(rest, int) else body(size(last), tile, True)
+        out.append(ir.Stream(last, maximum(lo, full), hi, 1, inside))
     return tuple(out)
 
 
