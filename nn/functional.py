@@ -117,7 +117,7 @@ def dropout(x, key, step, *, p):
 
 
 # --- attention ------------------------------------------------------------------------------------------------------------------
-@function("b t C", None, None)
+@function("batch time C", None, None)
 def causal_attention(qkv, key=None, step=None, *, heads, p=0.0):
     """Softmax attention of each position to itself and those before it, all heads at once.
 

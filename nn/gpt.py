@@ -125,18 +125,18 @@ class GPT(Module):
         return ids
 
 
-@layer("b t", "V C", "P C")
+@layer("batch time", "V C", "P C")
 def _embed(ids, wte, wpe):
     """wte[ids] + wpe[:T]"""
     return kd.take(wte, ids, axis=0) + wpe[: ids.shape[1]]
 
 
-@layer("b V")
+@layer("batch V")
 def _greedy(logits):
     return kd.argmax(logits, axis=-1)
 
 
-@layer("b V", None, None, None)
+@layer("batch V", None, None, None)
 def _sample(logits, key, step, inverse_temperature, *, top_k):
     """A draw from softmax(logits / temperature) by the Gumbel trick: argmax of logits plus -log(-log u)."""
     if top_k is not None and top_k < logits.shape[-1]:

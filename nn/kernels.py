@@ -31,7 +31,7 @@ class Layer:
 
     def kernel(self, *args: Any) -> Any:
         """The kernel for arguments of these shapes."""
-        key = tuple([a.shape if isinstance(a, np.ndarray) and a.ndim else None for a in args])
+        key = tuple([a.shape if isinstance(a, np.ndarray) else None for a in args])
         found = self.kernels.get(key)
         if found is None:
             types = tuple(self._type(text, a) for text, a in zip(self.axes, args))
