@@ -21,6 +21,7 @@ from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent, divide
 from kdsl.ir.tensor import Equation, Value
 
+MOVING = frozenset({Op.SLICE, Op.PAD, Op.CONCAT, Op.WINDOW, Op.TAKE, Op.TAKE_ALONG})  # may read axes elsewhere
 Node = int
 Nodes = tuple[tuple[Node, ...], ...]
 
@@ -173,6 +174,7 @@ def letters_of(equations: Sequence[Equation], contiguous: Callable[[Value], bool
     new = union.new
     made: dict[Value, Nodes] = {e.result: tuple((new(n),) for n in e.result.shape) for e in equations}
     uses: dict[tuple[Equation, int], Nodes] = {}
+    private: list[Node] = []  # axes that are read at other places than a loop's: never the name of a loop
     for e in equations:
         operands: list[Nodes] = []
         for i, o in enumerate(e.operands):
@@ -184,12 +186,15 @@ def letters_of(equations: Sequence[Equation], contiguous: Callable[[Value], bool
                 nodes = uses[e, i] = tuple((new(n),) for n in o.shape)
             operands.append(nodes)
         _tie(union, e, operands, made[e.result])
+        if e.op in MOVING:
+            tied = {(i, d) for i, d, _ in tied_axes(e)}
+            private += [n for i, nodes in enumerate(operands) for d, (n,) in enumerate(nodes) if (i, d) not in tied]
     rows = [nodes for nodes in (*made.values(), *uses.values()) if len(nodes) > 1]
     if _clash(union, rows):
         raise Illegal("one value is wanted at two places at once")
     if soft:
-        _name_uses_alike(union, uses, rows)
-        _name_bound_letters(union, equations, made, uses, rows)
+        _name_uses_alike(union, uses, rows, private)
+        _name_bound_letters(union, equations, made, uses, rows, private)
     leaves = union.letters
     values = {v: tuple([leaves(i) for (i,) in nodes]) for v, nodes in made.items()}
     reads = {k: tuple([leaves(i) for (i,) in nodes]) for k, nodes in uses.items()}
@@ -252,17 +257,18 @@ def _clash(union: Union, rows: list[Nodes]) -> bool:
     return False
 
 
-def _name_uses_alike(union: Union, uses: dict[tuple[Equation, int], Nodes], rows: list[Nodes]) -> None:
-    first: dict[Value, Nodes] = {}
+def _name_uses_alike(union: Union, uses: dict[tuple[Equation, int], Nodes], rows: list[Nodes], private: list[Node]) -> None:
+    apart = set(map(union.find, private))
+    first: dict[tuple[Value, int], Node] = {}  # the first use's name for each axis of an input
     for (e, i), nodes in uses.items():
         value = e.operands[i]
         assert isinstance(value, Value)
-        other = first.setdefault(value, nodes)
-        if other is nodes or all(union.find(a) == union.find(b) for (a,), (b,) in zip(other, nodes, strict=True)):
+        pairs = [(first.setdefault((value, d), n), n) for d, (n,) in enumerate(nodes) if union.find(n) not in apart]
+        if all(union.find(a) == union.find(b) for a, b in pairs):
             continue
         mark = union.mark()
         try:
-            for (a,), (b,) in zip(other, nodes, strict=True):
+            for a, b in pairs:
                 union.tie(a, b)
             if not _clash(union, rows):
                 continue
@@ -272,8 +278,9 @@ def _name_uses_alike(union: Union, uses: dict[tuple[Equation, int], Nodes], rows
 
 
 def _name_bound_letters(
-    union: Union, equations: Sequence[Equation], made: dict[Value, Nodes], uses: dict[tuple[Equation, int], Nodes], rows: list[Nodes]
-) -> None:
+    union: Union, equations: Sequence[Equation], made: dict[Value, Nodes], uses: dict[tuple[Equation, int], Nodes],
+    rows: list[Nodes], private: list[Node],
+) -> None:  # fmt: skip
     bound: list[Node] = []
     for e in equations:
         if e.op in REDUCTIONS:
@@ -281,7 +288,8 @@ def _name_bound_letters(
             bound += [source[a][0] for a in e.attributes["axes"]]
     if not bound:
         return
-    loops = list(dict.fromkeys(x for nodes in made.values() for axis in nodes for x in union.leaves(axis)))
+    apart = set(union.leaves(private))
+    loops = [x for x in dict.fromkeys(x for nodes in made.values() for axis in nodes for x in union.leaves(axis)) if x not in apart]
     for node in bound:
         for a in union.leaves((node,)):
             for b in loops:
