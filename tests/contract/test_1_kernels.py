@@ -1,4 +1,5 @@
 """Section 1 of the contract: what a kernel may be made of, what it takes and what it returns."""
+# ruff: noqa: B023 (kernels of a loop run within the loop)
 
 from __future__ import annotations
 
@@ -344,11 +345,11 @@ def test_constants_that_differ_only_in_sign_of_zero_or_kind_are_told_apart(bound
     """Caches are keyed by the *traced program*: 0.0 and -0.0, 1 and 1.0 and True are different programs"""
     x = np.array([-0.0, 0.0], "f4")
     for by in (0.0, -0.0, 0.0):
-        k = kd.kernel(lambda a, b=by: a + b) if bound == "default" else kd.kernel(lambda a: a + by)  # noqa: B023
+        k = kd.kernel(lambda a, b=by: a + b) if bound == "default" else kd.kernel(lambda a: a + by)
         equal(k(x), x + np.float32(by))
     i = np.array([1, 2], "i4")
     for by in (1, 1.0, True, 1):
-        k = kd.kernel(lambda a: a * by)  # noqa: B023
+        k = kd.kernel(lambda a: a * by)
         assert np.asarray(k(i)).dtype == (np.float32 if isinstance(by, float) else np.int32)
 
 

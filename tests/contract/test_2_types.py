@@ -1,4 +1,5 @@
 """Section 2 of the contract: types, annotations, named sizes, dtypes and how they meet."""
+# ruff: noqa: B023 (kernels of a loop run within the loop)
 
 from __future__ import annotations
 
@@ -103,7 +104,7 @@ def test_a_number_is_fixed():
     f = kd.kernel(lambda x: x + 1, types=(kd.f32["N", 4],))
     equal(f(np.ones((3, 4), "f4")), np.full((3, 4), 2, "f4"))
     for shape in [(3, 5), (3, 1), (4,), (3, 4, 1), ()]:
-        mistake(kd.ShapeError, ValueError, lambda: f(np.ones(shape, "f4")))  # noqa: B023
+        mistake(kd.ShapeError, ValueError, lambda: f(np.ones(shape, "f4")))
 
 
 @pytest.mark.parametrize(("kind", "right"), [("floating", FLOATS), ("integer", SIGNED + UNSIGNED), ("any", list(ANY))])
@@ -115,7 +116,7 @@ def test_kinds_leave_the_dtype_to_the_call(kind, right):
         if name in right:
             equal(f(x), x)
         else:
-            mistake(kd.DtypeError, TypeError, lambda: f(x))  # noqa: B023
+            mistake(kd.DtypeError, TypeError, lambda: f(x))
 
 
 def test_any_is_still_a_function():
@@ -465,7 +466,7 @@ def test_a_reshape_that_must_divide_is_checked_at_the_call():
     for n in (0, 4, 8, 12):
         equal(f(np.arange(n, dtype="f4")), np.arange(n, dtype="f4").reshape(-1, 4))
     for n in (1, 3, 5, 7):
-        mistake(kd.ShapeError, ValueError, lambda: f(np.ones(n, "f4")))  # noqa: B023
+        mistake(kd.ShapeError, ValueError, lambda: f(np.ones(n, "f4")))
     equal(f(np.ones(8, "f4")), np.ones((2, 4), "f4"))
 
 
@@ -537,7 +538,7 @@ def test_dtype_takes_kdsls_numpys_or_a_name(name):
     """`dtype=` takes kd's, NumPy's or a name"""
     numpys = np.dtype(ANY[name])
     for given in (getattr(kd, name), numpys, numpys.type, name, numpys.name):
-        got = kd.kernel(lambda x: (kd.zeros(3, dtype=given), kd.astype(x, given)))(np.ones(2, "f4"))  # noqa: B023
+        got = kd.kernel(lambda x: (kd.zeros(3, dtype=given), kd.astype(x, given)))(np.ones(2, "f4"))
         equal(got[0], np.zeros(3, numpys))
         equal(got[1], np.ones(2, numpys))
 
@@ -609,7 +610,7 @@ def test_integers_in_the_body_keep_an_integer_tensors_dtype(dtype):
     """Python numbers and NumPy scalars in the body are weak everywhere"""
     x = np.array([1, 2, 3], ANY[dtype])
     for scalar in (1, np.int64(1), np.uint8(1), True, np.bool_(True)):
-        equal(kd.kernel(lambda x: x + scalar)(x), x + x.dtype.type(1))  # noqa: B023
+        equal(kd.kernel(lambda x: x + scalar)(x), x + x.dtype.type(1))
 
 
 @pytest.mark.parametrize(
@@ -685,7 +686,7 @@ def test_signed_with_unsigned_is_the_standards(pair, result):
 def test_u64_with_signed_is_a_DtypeError(signed):
     """u64 with signed is a DtypeError"""
     for f in (lambda a, b: a + b, lambda a, b: b * a, lambda a, b: kd.where(a > 0, a, b), lambda a, b: a < b):
-        mistake(kd.DtypeError, TypeError, lambda: dtype_of(f, "u64", signed))  # noqa: B023
+        mistake(kd.DtypeError, TypeError, lambda: dtype_of(f, "u64", signed))
 
 
 @pytest.mark.parametrize("name", ["bool", *SIGNED, *UNSIGNED])
