@@ -13,7 +13,7 @@ Read next: tensor.py, which calls these kernels through its tape.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,29 +22,31 @@ import kdsl as kd
 
 
 class Layer:
-    """A family of kernels made from one function: one kernel for each set of fixed sizes."""
+    """A family of kernels made from one function: one kernel for each set of fixed sizes and static values."""
 
     def __init__(self, function: Callable[..., Any], axes: tuple[str | None, ...]) -> None:
         self.function, self.axes = function, axes
         self.kernels: dict[Any, Any] = {}
         functools.update_wrapper(self, function)
 
-    def kernel(self, *args: Any) -> Any:
-        """The kernel for arguments of these shapes."""
-        key = tuple([a.shape if isinstance(a, np.ndarray) else None for a in args])
+    def kernel(self, args: Sequence[Any], static: dict[str, Any]) -> Any:
+        """The kernel for arguments of these shapes. It takes positional arguments only: static values are part of it, so that
+        each call of it is the shortest that kdsl has."""
+        key = tuple([a.shape if isinstance(a, np.ndarray) else None for a in args]), tuple(static.items())
         found = self.kernels.get(key)
         if found is None:
             types = tuple(self._type(text, a) for text, a in zip(self.axes, args))
-            found = self.kernels.get(types)
+            found = self.kernels.get((types, key[1]))
             if found is None:
-                names = list(self.function.__code__.co_varnames)
-                found = kd.kernel(self.function, types={n: _annotation(t) for n, t in zip(names, types) if t is not None})
-                self.kernels[types] = found
+                names = self.function.__code__.co_varnames
+                annotations = {n: _annotation(t) for n, t in zip(names, types) if t is not None}
+                function = functools.partial(self.function, **static) if static else self.function
+                found = self.kernels[types, key[1]] = kd.kernel(function, types=annotations)
             self.kernels[key] = found
         return found
 
     def __call__(self, *args: Any, **static: Any) -> Any:
-        return self.kernel(*args)(*args, **static)
+        return self.kernel(args, static)(*args)
 
     @staticmethod
     def _type(text: str | None, array: Any) -> tuple[int | str, ...] | None:

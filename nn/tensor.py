@@ -269,16 +269,17 @@ def apply(kernel: Any, *args: Any, **static: Any) -> Any:
     `kernel` is a kdsl kernel or a Layer. Returns a Tensor, or a tuple of Tensors where the kernel returns several.
     """
     raw = [a.data if isinstance(a, Tensor) else a for a in args]
-    called = kernel.kernel(*raw) if isinstance(kernel, Layer) else kernel
+    if isinstance(kernel, Layer):
+        kernel, static = kernel.kernel(raw, static), {}
     if _state["grad"] and any(isinstance(a, Tensor) and a.requires_grad for a in args):
-        results, pullback = called.pullback(*raw, **static)
+        results, pullback = kernel.pullback(*raw, **static)
         parents = tuple(p for a, r in zip(args, raw) for p in _floating_parents(a, r))
         outputs = [Tensor(r) for r in (results if isinstance(results, tuple) else (results,))]
         node = Node(pullback, parents, [t for t in outputs if _is_floating(t.data)])
         for t in node.outputs:
             t.requires_grad, t.node = True, node
         return tuple(outputs) if isinstance(results, tuple) else outputs[0]
-    results = called(*raw, **static)
+    results = kernel(*raw, **static)
     return tuple(map(Tensor, results)) if isinstance(results, tuple) else Tensor(results)
 
 
