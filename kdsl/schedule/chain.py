@@ -164,7 +164,7 @@ class _Strip(StripMemory):
                     body.append(ir.Let(name, tile))
                     tile = ir.Name(name, tile.shape, tile.dtype)
                     known[v] = tile
-                    known.memo.clear()
+                    known.forget()
                 return tile
 
             for v in puts:

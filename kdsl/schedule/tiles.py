@@ -105,7 +105,7 @@ class Tiles:
     def emit(self, statement: ir.Statement) -> None:
         self.body.append(statement)
 
-    def let(self, tile: ir.Tile, hint: str = "t", depth: int | None = None, location: Location | None = None) -> ir.Name:
+    def let(self, tile: ir.Tile, hint: str = "t", depth: int | None = None, location: Location | None = None) -> ir.Tile:
         """Give a tile a name in the loop at `depth` (the innermost one)."""
         depth = self.depth if depth is None else depth
         name = self.name(hint)
@@ -294,7 +294,7 @@ class Tiles:
         low = self.map("lt", [index, (number(0, dt.i64), 0)], dt.bool_)
         wrapped = self.map("where", [low, self.map("add", [index, (number(n, dt.i64), 0)], dt.i64), index], dt.i64)
         name = self.let(wrapped[0], "at", depth)
-        return Loose(size(name.name)) if name.shape == () else Spread(name, depth)
+        return Loose(size(name.name)) if isinstance(name, ir.Name) and name.shape == () else Spread(name, depth)
 
 
 def joined_memory(memory: Memory, at: Position) -> tuple[Memory, list[Entry]]:

@@ -15,7 +15,8 @@ from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
 
 RENAMES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.BARRIER, Op.STOP_GRADIENT})
-MAPS = ELEMENTWISE | RENAMES | {Op.FULL, Op.IOTA, Op.SIZE, Op.CONSTANT, Op.SLICE, Op.WINDOW}
+MOVES = frozenset({Op.SLICE, Op.WINDOW, Op.PAD, Op.CONCAT, Op.TAKE, Op.TAKE_ALONG})  # they read at other places
+MAPS = ELEMENTWISE | RENAMES | MOVES | {Op.FULL, Op.IOTA, Op.SIZE, Op.CONSTANT, Op.RANDOM_BITS}
 
 
 class Facts:
@@ -33,7 +34,7 @@ class Facts:
             if e.op is Op.DOT or any(v in self.after for v in e.values):
                 self.after.add(e.result)
         for e in equations:
-            if e.op in (Op.SLICE, Op.WINDOW) and e.operands[0] in self.after:
+            if e.op in MOVES and any(v in self.after for v in e.values):
                 raise Illegal(f"a {e.op.value} of a product in its own kernel")
 
     @property

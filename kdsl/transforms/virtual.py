@@ -7,7 +7,8 @@ In:  a prepared Function.  Out: the equations that are virtual: scores, and what
 
 A product qualifies if its result is larger than both operands, if each operand's part of one batch entry fits near memory,
 and if it has batch letters or is folded by a maximum (a plain product of two matrices is better stored). What it costs is
-one more product per kernel that cannot be merged; what it saves is writing and reading rows x line elements.
+one more product per kernel that cannot be merged; what it saves is writing and reading rows x line elements. Random numbers that
+only such values read (dropout of the weights) are drawn again too.
 Read before: transforms/free.py. Read next: transforms/group.py.
 """
 
@@ -37,6 +38,27 @@ def virtual_equations(function: Function, results: Iterable[Value], stored: set[
                 out.add(e)
         elif e.op in ELEMENTWISE and any(_behind(v, made, out) for v in e.values):
             out.add(e)
+    return out | _drawn_again(function, kept, out, stored)
+
+
+def _drawn_again(
+    function: Function, kept: set[Value], virtual: set[Equation], stored: set[Equation]
+) -> set[Equation]:
+    """Random numbers, and masks made of them, that only virtual values read: a counter draws the same ones again."""
+    random: set[Value] = set()
+    readers: dict[Value, list[Equation]] = {}
+    for e in function.equations:
+        if e.op is Op.RANDOM_BITS or (
+            (e.op in ELEMENTWISE or e.op in MOVEMENT) and e.values and all(v in random for v in e.values)
+        ):
+            random.add(e.result)
+        for v in e.values:
+            readers.setdefault(v, []).append(e)
+    out: set[Equation] = set()
+    for e in reversed(function.equations):
+        if e.result in random and e.result not in kept and e not in stored:
+            if all(q in virtual or q in out for q in readers.get(e.result, ())):
+                out.add(e)
     return out
 
 
