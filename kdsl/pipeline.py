@@ -2,31 +2,36 @@
 
 In:  a traced Function, the strides of its parameters, a Target.  Out: Compiled: something that can be run, and the record of
 every stage on the way, which `stages()`, the goldens, the tour and crash reports all read.
-Only this file knows the order of the stages. Read before: docs/decisions/stages.md. Read next: transforms/simplify.py.
+A program that was compiled before, by this process or an earlier one, is not compiled again: its record is then filled when
+somebody looks at it. Only this file knows the order of the stages.
+Read before: docs/decisions/stages.md. Read next: transforms/simplify.py, kept.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdsl import kept
 from kdsl.codegen.llvm.module import emit_module
 from kdsl.errors import InternalError, KdslError, TargetError
+from kdsl.ir.fingerprint import fingerprint, plain
 from kdsl.ir.frame import Grouping
 from kdsl.ir.frame_printer import show_frames, show_grouping
 from kdsl.ir.loop_printer import show_loops
 from kdsl.ir.loop_verify import verify_loops
 from kdsl.ir.loops import Program
+from kdsl.ir.ops import Op
 from kdsl.ir.printer import show
-from kdsl.ir.sizes import Extent, Size, evaluate
-from kdsl.ir.tensor import Function, Value, attribute_key
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Function
 from kdsl.ir.verify import verify
 from kdsl.runtime import cache
-from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
-from kdsl.runtime.cpu import asm, load, runs_here
+from kdsl.runtime.call import Executable
+from kdsl.runtime.cpu import Library, asm, generator, load, runs_here
 from kdsl.schedule.program import schedule
 from kdsl.target import Target
 from kdsl.transforms.differentiate import vjp
@@ -42,46 +47,47 @@ Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides
 # --- the stages -------------------------------------------------------------------------------------------------------------
 def compile_forward(function: Function, strides: Strides, target: Target) -> Compiled:
     """A kernel as it was traced."""
-    record = Record(function.name, function.facts)
-    with record:
+
+    def stages(record: Record) -> Function:
         program = record("traced", function)
-        program = record("simplified", simplify(program))
-        return _machine_code(program, strides, target, record)
+        return record("simplified", simplify(program))
+
+    record = Record(function.name, function.facts, stages, strides, target)
+    return _compiled(record, function, "forward")
 
 
 def compile_vjp(function: Function, wanted: Sequence[int], strides: Strides, target: Target) -> Compiled:
     """The gradients of a traced kernel, those numbered `wanted` among its floating parameters'."""
-    record = Record(f"{function.name}.vjp", function.facts)
-    with record:
+
+    def stages(record: Record) -> Function:
         program = record("traced", function)
         program = record("simplified", simplify(program))
-        program = record("derived", _gradients(program, wanted))
-        return _machine_code(program, strides, target, record)
+        return record("derived", _gradients(program, wanted))
+
+    record = Record(f"{function.name}.vjp", function.facts, stages, strides, target)
+    return _compiled(record, function, ("vjp", tuple(wanted)))
 
 
-def compile_half(half: Function, strides: Strides, target: Target, record: Record) -> Compiled:
-    """One half of a pullback, as `halves` cut it."""
-    record = record.copy(half.name)
-    with record:
-        program = record("derived", half)
-        return _machine_code(program, strides, target, record)
+def compile_half(halves: Halves, half: str, strides: Strides, target: Target) -> Compiled:
+    """The "forward" or the "backward" of a program that is cut in two."""
+
+    def stages(record: Record) -> Function:
+        split = halves.split
+        record.update(halves.record)
+        return record("derived", split.forward if half == "forward" else split.backward)
+
+    record = Record(f"{halves.function.name}_{half}", halves.function.facts, stages, strides, target)
+    return _compiled(record, halves.function, (half, halves.wanted, halves.cut))
 
 
-def _machine_code(program: Function, strides: Strides, target: Target, record: Record) -> Compiled:
-    """From a simplified tensor program to a Compiled; the same program for the same target is compiled once."""
-    key = program_key(program), tuple(strides), target.name
-    with _lock:
-        known = _programs.get(key)
-        if known is not None:
-            record.update((stage, output) for stage, output in known.record.items() if stage not in record)
-            return replace(known, record=record)
-        given = {p: s for p, s in zip(program.parameters, strides) if s is not None}
-        expanded = record("expanded", expand(program))
-        grouping = record("grouped", group(expanded, target, given))
-        loops = record("scheduled", replace(schedule(grouping, target), facts=record.facts))
-        text = record("source", emit_module(loops, target))
-        executable = _executable(grouping, loops, load(text, target)) if runs_here(target) else None
-        return _programs.setdefault(key, Compiled(program, record, target, executable))
+def _machine_code(record: Record) -> str:
+    """From a simplified tensor program to the text of its machine code."""
+    program = record.program
+    given = {p: s for p, s in zip(program.parameters, record.strides) if s is not None}
+    expanded = record("expanded", expand(program))
+    grouping = record("grouped", group(expanded, record.target, given))
+    loops = record("scheduled", replace(schedule(grouping, record.target), facts=record.facts))
+    return record("source", emit_module(loops, record.target))
 
 
 def _gradients(program: Function, wanted: Sequence[int]) -> Function:
@@ -97,9 +103,8 @@ def derivative(function: Function, wanted: Sequence[int]) -> Function:
 # --- what comes out ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A program for one target: what it computes, the stages it went through, and how to run it (None: not on this machine)."""
+    """A program for one target: the stages it went through, and how to run it (None: not on this machine)."""
 
-    function: Function
     record: Record
     target: Target
     executable: Executable | None
@@ -115,83 +120,124 @@ class Compiled:
         return asm(self.record["source"], self.target)
 
 
-def _executable(grouping: Grouping, loops: Program, library: Any) -> Executable:
-    """The runtime knows no IR: say in its words what the program takes and gives."""
-    number = {v: i for i, v in enumerate(grouping.results)}
-    arguments = [
-        ArgumentSpec(p.dtype, _words(p.shape), _words(grouping.strides[p]) if p in grouping.strides else None)
-        for p in grouping.function.parameters
-    ]
-    checks = [
-        IndexCheck(number[c.least], number[c.largest], _length(c.extent), c.location) for c in grouping.checks
-    ]
-    return Executable(
-        library,
-        arguments,
-        [ResultSpec(r.dtype, len(r.shape)) for r in grouping.results],
-        loops.sizes,
-        loops.constants,
-        checks,
-        order=[(b.role, b.number) for b in loops.buffers if b.role != "temporary"],
-    )
+def _compiled(record: Record, source: Function, what: Any) -> Compiled:
+    """The program that `record` compiles: from this process, from the disk, or compiled now.
+
+    `what` tells with `source` what the program is. A rule of the user's is Python: what it gives is a part of the program."""
+    target = record.target
+    if not runs_here(target):
+        record.complete()
+        return Compiled(record, target, None)
+    with _lock:
+        if what != "forward" and _has_rules(source):
+            source, what = record.program, "derived"
+        given = plain((what, record.strides, record.facts))
+        key = repr((given, fingerprint(source), target, generator(target)))
+        found = _programs.get(key) or kept.read(key)
+        if found is None:
+            record.complete()
+            library = load(record["source"], target)
+            found = kept.describe(record["grouped"], record["scheduled"], library, source), library
+            kept.write(key, found[0])
+        _programs[key] = found
+        return Compiled(record, target, kept.executable(*found, source))
 
 
-def _words(extents: Sequence[Extent]) -> tuple[int | str, ...]:
-    return tuple(n if isinstance(n, int) else str(n) for n in extents)
+def _has_rules(function: Function) -> bool:
+    calls = [e.attributes for e in function.equations if e.op is Op.CALL]
+    return any(a["rule"] is not None or _has_rules(a["function"]) for a in calls)
 
 
-def _length(extent: Extent) -> Any:
-    return (lambda sizes: evaluate(extent, sizes)) if isinstance(extent, Size) else extent
-
-
-_programs: dict[Any, Compiled] = {}
+_programs: dict[str, tuple[kept.Kept, Library]] = {}
 _lock = threading.RLock()
 
 
-def program_key(function: Function) -> Any:
-    """What a program computes, without names and places: programs with equal keys share their code."""
-    number: dict[Value, int] = {p: i for i, p in enumerate(function.parameters)}
-    lines = []
-    for e in function.equations:
-        operands = tuple(number[o] if isinstance(o, Value) else attribute_key(o) for o in e.operands)
-        attributes = tuple(
-            (k, program_key(v) if isinstance(v, Function) else attribute_key(v))
-            for k, v in e.attributes.items()
-        )
-        lines.append((e.op, operands, attributes))
-        number[e.result] = len(number)
-    return (
-        tuple(p.type for p in function.parameters),
-        tuple(lines),
-        tuple(number[r] for r in function.results),
-    )
-
-
 # --- the two halves of a pullback ---------------------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
+Cut = tuple[tuple[int, ...], tuple[int, ...]]
+
+
 class Halves:
-    """A program cut in two (transforms/residuals.py), and the stages up to the cut."""
+    """A program that is cut in two (transforms/residuals.py). Where the cut runs is known; the halves are made when needed.
 
-    split: Split
-    record: Record
+    `cut`: which parameters the backward needs, and which equations of the simplified program it is given the results of."""
 
+    def __init__(self, function: Function, wanted: Sequence[int]) -> None:
+        self.function, self.wanted = function, tuple(wanted)
+        self.record = Record(f"{function.name}.pullback", function.facts, self._stages)
+        self._split: Split | None = None
+        key = None if _has_rules(function) else repr(("halves", fingerprint(function), self.wanted))
+        self._known: Cut | None = kept.read_record(key) if key else None
+        self.cut: Cut = self._known or self._cut(self.split)
+        if key and not self._known:
+            kept.write(key, self.cut)
 
-def halves(function: Function, wanted: Sequence[int]) -> Halves:
-    """The forward that also returns what the backward needs, and the backward."""
-    record = Record(f"{function.name}.pullback", function.facts)
-    with record:
-        program = record("traced", function)
-        program = record("simplified", simplify(program))
-        return Halves(split_forward_backward(program, wanted), record)
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """The parameters that the backward begins with."""
+        return self.cut[0]
+
+    @property
+    def residuals(self) -> int:
+        """How many values of the forward follow them."""
+        return len(self.cut[1])
+
+    @property
+    def split(self) -> Split:
+        """The two programs."""
+        if self._split is None:
+            with self.record:
+                self._split = split_forward_backward(self.record.program, self.wanted)
+            if self._known and self._known != self._cut(self._split):
+                raise InternalError(f"{self.function.name} was cut in two at other places before")
+        return self._split
+
+    def _stages(self, record: Record) -> Function:
+        program = record("traced", self.function)
+        return record("simplified", simplify(program))
+
+    def _cut(self, split: Split) -> Cut:
+        number = {e.result: i for i, e in enumerate(self.record.program.equations)}
+        return split.needed, tuple(number[v] for v in split.residuals)
 
 
 # --- the record ---------------------------------------------------------------------------------------------------------------
 class Record(dict[str, Any]):
-    """Every stage's output by name, in order, each checked before it is handed on. `facts` hold at every call (ir/tensor.py)."""
+    """Every stage's output by name, in order, each checked before it is handed on; made when it is first asked for.
 
-    def __init__(self, name: str, facts: Sequence[Extent] = (), stages: Mapping[str, Any] | None = None) -> None:
-        super().__init__(stages or {})
-        self.name, self.facts = name, tuple(facts)
+    `stages` runs the first ones, up to the tensor program for the machine. `facts` hold at every call (ir/tensor.py)."""
+
+    def __init__(
+        self,
+        name: str,
+        facts: Sequence[Extent],
+        stages: Callable[[Record], Function],
+        strides: Strides = (),
+        target: Target | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.facts, self.stages = name, tuple(facts), stages
+        self.strides, self.target = tuple(strides), target
+        self._program: Function | None = None
+
+    @property
+    def program(self) -> Function:
+        """The tensor program for the machine."""
+        if self._program is None:
+            with self:
+                self._program = self.stages(self)
+        return self._program
+
+    def complete(self) -> None:
+        """Run the stages that have not run."""
+        with _lock, self:
+            if "source" not in self:
+                _machine_code(self)
+
+    def __missing__(self, stage: str) -> Any:
+        if "source" in self:
+            raise KeyError(stage)
+        self.complete()
+        return self[stage]
 
     def __call__(self, stage: str, program: Any) -> Any:
         self[stage] = program
@@ -201,12 +247,8 @@ class Record(dict[str, Any]):
             verify_loops(program)
         return program
 
-    def copy(self, name: str = "") -> Record:  # type: ignore[override]
-        """The same stages so far, to go on from."""
-        return Record(name or self.name, self.facts, self)
-
     def texts(self) -> dict[str, str]:
-        """The stages as texts."""
+        """The stages so far as texts."""
         out = {}
         for stage, program in self.items():
             out[stage] = _text(program)

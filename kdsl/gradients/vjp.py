@@ -107,7 +107,7 @@ class Pullback(Looking):
         forward, halves = self._forward_half(call, traced)
         flat = forward.run(call.tensors)
         count = len(traced.function.results)
-        kept = [call.tensors[i] for i in halves.split.needed] + flat[count:]
+        kept = [call.tensors[i] for i in halves.needed] + flat[count:]
         return forward.structured(flat[:count]), Pulled(self, call, traced, halves, kept)
 
     def _forward_half(
@@ -122,9 +122,9 @@ class Pullback(Looking):
         found = self._forward.get(key)
         if found is None or found[0].traced is not traced:
             _, wanted = gradient_tree(call)
-            halves = compiler().halves(traced.function, wanted)
+            halves = compiler().Halves(traced.function, wanted)
             compiled = compiler().compile_half(
-                halves.split.forward, call.signature.strides, target_named(key[-1]), halves.record
+                halves, "forward", call.signature.strides, target_named(key[-1])
             )
             found = self._forward[key] = (
                 Specialisation(compiled, traced, traced.tree, call.signature.sizes, call.wrap),
@@ -141,12 +141,9 @@ class Pullback(Looking):
         if found is None or found.traced is not pulled.traced:
             halves = pulled.halves
             tree, _ = gradient_tree(pulled.call)
-            own = tuple(pulled.call.signature.leaves[i].strides for i in halves.split.needed)
-            residuals = len(halves.split.backward.parameters) - len(own) - len(cotangents.tensors)
-            strides = (*own, *(None,) * residuals, *cotangents.strides)
-            compiled = compiler().compile_half(
-                halves.split.backward, strides, target_named(key[-1]), halves.record
-            )
+            own = tuple(pulled.call.signature.leaves[i].strides for i in halves.needed)
+            strides = (*own, *(None,) * halves.residuals, *cotangents.strides)
+            compiled = compiler().compile_half(halves, "backward", strides, target_named(key[-1]))
             found = self._backward[key] = Specialisation(compiled, pulled.traced, tree, (), pulled.call.wrap)
         return found
 

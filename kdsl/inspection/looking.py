@@ -30,7 +30,8 @@ class Looking:
         programs = self.looked_at(types, statics, None)
         out: dict[str, str] = {}
         for program in programs:
-            for stage, text in {**program.record.texts(), "assembly": program.assembly()}.items():
+            assembly = program.assembly()
+            for stage, text in {**program.record.texts(), "assembly": assembly}.items():
                 out[f"{stage} ({program.record.name})" if stage in out and out[stage] != text else stage] = (
                     text
                 )

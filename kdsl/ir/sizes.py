@@ -80,6 +80,9 @@ class Size:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[type[Size], tuple[dict[Monomial, int]]]:
+        return Size, (self.terms,)  # the hash of a text is another one in every process
+
     def __repr__(self) -> str:
         out = ""
         for monomial, factor in sorted(self.terms.items(), key=lambda item: (not item[0], repr(item[0]))):

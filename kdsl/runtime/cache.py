@@ -14,8 +14,10 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+IMPORTED = time.time()  # sources that change later are not what this process runs
 _MAGIC = b"kdsl1\n"
 
 

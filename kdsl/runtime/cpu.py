@@ -31,8 +31,8 @@ _libraries: dict[str, Library] = {}
 class Library:
     """Machine code in memory. It is never unloaded: addresses handed out stay good until the process ends."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, key: str) -> None:
+        self.name, self.key = name, key  # `key`: what its code is called on disk
         self._addresses: dict[str, int] = {}
 
     def address(self, function: str) -> int:
@@ -52,26 +52,36 @@ def load(text: str, target: Target) -> Library:
     """The module in memory: from this process, from the disk, or compiled now. CompileError where LLVM refuses the text."""
     if not runs_here(target):
         raise TargetError(f"this machine ({host_level()}) cannot run code for {target.name}", location=False)
-    key = _key(text, target)
+    key = cache.key_of(generator(target), text)
     with _lock:
-        library = _libraries.get(key)
+        library = load_kept(key)
         if library is None:
-            code = cache.read(key)
-            library = _link(code) if code is not None else None
-            if library is not None:
-                _counts["loaded"] += 1
-            else:
-                code, function = _assemble(text, target)
-                library = _link(code)
-                try:
-                    assert library is not None
-                    library.address(function)  # links all of it: symbols that nobody defines are found before it is kept
-                except (AssertionError, KeyError) as error:
-                    raise CompileError(f"the linker refused a kernel: {error.__cause__}", location=False) from error
-                _counts["compiled"] += 1
-                cache.write(key, code)
+            code, function = _assemble(text, target)
+            library = _link(code, key)
+            try:
+                assert library is not None
+                library.address(function)  # links all of it: symbols that nobody defines are found before it is kept
+            except (AssertionError, KeyError) as error:
+                raise CompileError(f"the linker refused a kernel: {error.__cause__}", location=False) from error
+            _counts["compiled"] += 1
+            cache.write(key, code)
             _libraries[key] = library
     return library
+
+
+def load_kept(key: str) -> Library | None:
+    """The module whose `Library.key` this is, from this process or from the disk; None where there is none."""
+    with _lock:
+        library = _libraries.get(key)
+        if library is None and (code := cache.read(key)) is not None and (library := _link(code, key)) is not None:
+            _counts["loaded"] += 1
+            _libraries[key] = library
+    return library
+
+
+def generator(target: Target) -> str:
+    """Everything beside the text that decides the machine code: LLVM's version, the processor and its features."""
+    return repr((_version(), _llvm().llvm_version_info, *_processor(target.level)))
 
 
 def asm(text: str, target: Target) -> str:
@@ -140,10 +150,6 @@ def _version() -> str:
     return version("llvmlite")
 
 
-def _key(text: str, target: Target) -> str:
-    return cache.key_of(_version(), str(_llvm().llvm_version_info), *_processor(target.level), text)
-
-
 def _parse(text: str, target: Target) -> Any:
     machine = _machine(target.level)
     try:
@@ -169,14 +175,14 @@ def _assemble(text: str, target: Target) -> tuple[bytes, str]:
         raise CompileError(f"LLVM could not generate code: {error}", location=False) from error
 
 
-def _link(code: bytes) -> Library | None:
+def _link(code: bytes, key: str) -> Library | None:
     name = f"kdsl.{next(_names)}"
     try:
         tracker = _llvm().JITLibraryBuilder().add_object_img(code).add_current_process().link(_linker(), name)
     except RuntimeError:
         return None
     _keep(tracker)
-    return Library(name)
+    return Library(name, key)
 
 
 def _keep(tracker: Any) -> None:

@@ -86,7 +86,8 @@ def count(grouping):
 
 
 @pytest.mark.parametrize("function, arrays", PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
-def test_forward_is_one_kernel_and_right(function, arrays, monkeypatch):
+def test_forward_is_one_kernel_and_right(function, arrays, monkeypatch, tmp_path):
+    monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path))  # nothing is found: it is grouped now
     seen = []
     monkeypatch.setattr(pipeline, "group", lambda f, *rest: seen.append(f) or group(f, *rest))
     pipeline._programs.clear()
@@ -97,7 +98,8 @@ def test_forward_is_one_kernel_and_right(function, arrays, monkeypatch):
 
 
 @pytest.mark.parametrize("function, arrays", PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
-def test_backward_is_one_kernel_and_right(function, arrays, monkeypatch):
+def test_backward_is_one_kernel_and_right(function, arrays, monkeypatch, tmp_path):
+    monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path))
     seen = []
     monkeypatch.setattr(pipeline, "group", lambda f, *rest: seen.append(f) or group(f, *rest))
     k = kd.kernel(function)
