@@ -1,9 +1,12 @@
-"""How every value of a program answers when one value m is shifted: proves gradients zero, and gives rescaling exponents.
+"""How every value of a program answers when the elements of one value m are shifted: proves gradients zero.
 
 In:  a Function and one of its values m.  Out: a degree for each value that depends on m:
     Degree("shift", k): m -> m + d makes it v + k*d        Degree("scale", k): it becomes v * exp(k*d)        None: anything else
+Each element of m is shifted by a d of its own, so a degree also says on which axes of the value the axes of m lie (`places`): an
+element answers to the d at its own place only. A sum along such an axis mixes several d, and a product of values that lie
+differently has two: both are "anything else".
 The maximum inside softmax: exp(x - m) has scale -1, its sum too, their quotient scale 0, so softmax does not depend on m and
-the gradient through m is zero whatever m is. The same k tells how a running sum is rescaled when a running maximum moves.
+the gradient through m is zero whatever m is.
 Read before: ir/tensor.py. Read next: transforms/differentiate.py.
 """
 
@@ -13,7 +16,10 @@ import math
 from typing import NamedTuple
 
 from kdsl.ir.ops import Op
-from kdsl.ir.tensor import Equation, Function, Operand, Value
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Function, Operand, Shape, Value
+
+Places = tuple[int, ...]  # for each axis of m that is longer than 1: the axis of the value on which it lies
 
 
 class Degree(NamedTuple):
@@ -28,12 +34,24 @@ MOVES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.SLICE, Op.WINDOW, Op
 def shift_degrees(function: Function, m: Value) -> dict[Value, Degree | None]:
     """The degree of every value that depends on m; what is not in the table does not depend on it."""
     degrees: dict[Value, Degree | None] = {m: Degree("shift", 1.0)}
+    places: dict[Value, Places] = {m: tuple(i for i, n in enumerate(m.shape) if n != 1)}
     for e in function.equations:
-        if e.result is not m and any(v in degrees for v in e.values):
-            degree = _degree(
-                e, [degrees.get(o, INVARIANT) if isinstance(o, Value) else INVARIANT for o in e.operands]
-            )
-            degrees[e.result] = INVARIANT if degree is not None and degree.k == 0 else degree
+        if e.result is m or not any(v in degrees for v in e.values):
+            continue
+        x = [degrees.get(o, INVARIANT) if isinstance(o, Value) else INVARIANT for o in e.operands]
+        degree = _degree(e, x)
+        if degree is not None and any(d != INVARIANT for d in x):
+            where = {
+                _places_of_result(e, i, places[o])
+                for i, (o, d) in enumerate(zip(e.operands, x, strict=True))
+                if isinstance(o, Value) and d != INVARIANT
+            }
+            place = where.pop()
+            if where or place is None:
+                degree = None
+            else:
+                places[e.result] = place
+        degrees[e.result] = INVARIANT if degree is not None and degree.k == 0 else degree
     return degrees
 
 
@@ -41,6 +59,52 @@ def without_influence(function: Function, m: Value) -> bool:
     """Whether no result answers to a shift of m: the gradient through m is identically zero."""
     degrees = shift_degrees(function, m)
     return all(degrees.get(r, INVARIANT) == INVARIANT for r in function.results)
+
+
+def _places_of_result(e: Equation, number: int, places: Places) -> Places | None:
+    """Where the axes of m lie in the result, if they lie at `places` in operand `number`; None where elements of m meet."""
+    operand = e.operands[number]
+    assert isinstance(operand, Value)
+    a = e.attributes
+    if e.op is Op.BROADCAST:
+        return tuple(a["axes"][i] for i in places)
+    if e.op is Op.PERMUTE:
+        return tuple(a["axes"].index(i) for i in places)
+    if e.op is Op.RESHAPE:
+        return _reshaped(places, operand.shape, e.result.shape)
+    if e.op is Op.SLICE:
+        whole = all(
+            (a["starts"][i], a["steps"][i]) == (0, 1) and a["sizes"][i] == operand.shape[i] for i in places
+        )
+        return places if whole else None
+    if e.op in (Op.WINDOW, Op.CONCAT):
+        return None if a["axis"] in places else places
+    if e.op in (Op.MAX, Op.MIN, Op.SUM):
+        if set(a["axes"]) & set(places):
+            return None
+        kept = [i for i in range(len(operand.shape)) if i not in a["axes"]]
+        return tuple(kept.index(i) for i in places)
+    if e.op is Op.DOT:
+        letters = [a["left" if number == 0 else "right"][i] for i in places]
+        return tuple(a["out"].index(c) for c in letters) if set(letters) <= set(a["out"]) else None
+    return places
+
+
+def _reshaped(places: Places, before: Shape, after: Shape) -> Places | None:
+    """The same axes after a reshape: those that keep their extent and the number of elements in front of them."""
+
+    def fronts(shape: Shape) -> dict[tuple[Extent, Extent], int]:
+        out: dict[tuple[Extent, Extent], int] = {}
+        front: Extent = 1
+        for i, n in enumerate(shape):
+            if n != 1:
+                out[front, n] = i
+            front = front * n
+        return out
+
+    old = {i: key for key, i in fronts(before).items()}
+    new = fronts(after)
+    return tuple(new[old[i]] for i in places) if all(old[i] in new for i in places) else None
 
 
 def _degree(e: Equation, x: list[Degree | None]) -> Degree | None:
@@ -71,6 +135,55 @@ def _degree(e: Equation, x: list[Degree | None]) -> Degree | None:
     if e.op is Op.WHERE and first == INVARIANT:
         return _choice(e.operands[1:], known[1:])
     return None
+
+
+def _axes(e: Equation, axes: dict[Value, Axes]) -> Axes | None:
+    """Where m's axes lie in the result, given where they lie in the operands that answer; None if one is lost or split."""
+    if e.op is Op.DOT:
+        found = {place for letters, o in zip((e.attributes["left"], e.attributes["right"]), e.operands)
+                 if o in axes for place in zip(letters, axes[o]) if place[1] is not None}
+        by_letter = dict(found)
+        moved = tuple(by_letter.get(letter) for letter in e.attributes["out"])
+        aligned = len(by_letter) == len(found) == len(set(by_letter.values()))
+        return moved if aligned and set(by_letter) <= set(e.attributes["out"]) else None
+    if len(set(axes.values())) != 1:
+        return None
+    (v, old), *_ = axes.items()
+    own = {i for i, axis in enumerate(old) if axis is not None}
+    if e.op is Op.PERMUTE:
+        return tuple(old[i] for i in e.attributes["axes"])
+    if e.op is Op.BROADCAST:
+        place = {at: old[i] for i, at in enumerate(e.attributes["axes"])}
+        return tuple(place.get(i) for i in range(len(e.result.shape)))
+    if e.op is Op.RESHAPE:
+        return _reshaped(v.shape, old, e.result.shape)
+    if e.op is Op.SLICE:
+        starts, sizes, steps = (e.attributes[name] for name in ("starts", "sizes", "steps"))
+        return old if all((starts[i], sizes[i], steps[i]) == (0, v.shape[i], 1) for i in own) else None
+    if e.op is Op.WINDOW:
+        return None if e.attributes["axis"] in own else (*old, None)
+    if e.op in (Op.SUM, Op.MAX, Op.MIN):
+        gone = set(e.attributes["axes"])
+        return None if gone & own else tuple(axis for i, axis in enumerate(old) if i not in gone)
+    if e.op is Op.CONCAT and e.attributes["axis"] in own:
+        return None
+    return old
+
+
+def _reshaped(shape: Shape, old: Axes, into: Shape) -> Axes | None:
+    """m's axes behind a reshape that keeps them: those that stand in front of, or behind, all that is split or merged."""
+    new: list[int | None] = [None] * len(into)
+    kept = set()
+    for step in (1, -1):
+        before, after = (
+            [i for i in range(len(s))[::step] if s[i] != 1] for s in (shape, into)
+        )
+        for i, j in zip(before, after):
+            if shape[i] != into[j]:
+                break
+            new[j] = old[i]
+            kept.add(i)
+    return tuple(new) if all(i in kept for i, axis in enumerate(old) if axis is not None) else None
 
 
 def _scale(d: Degree) -> float | None:
