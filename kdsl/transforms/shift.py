@@ -137,55 +137,6 @@ def _degree(e: Equation, x: list[Degree | None]) -> Degree | None:
     return None
 
 
-def _axes(e: Equation, axes: dict[Value, Axes]) -> Axes | None:
-    """Where m's axes lie in the result, given where they lie in the operands that answer; None if one is lost or split."""
-    if e.op is Op.DOT:
-        found = {place for letters, o in zip((e.attributes["left"], e.attributes["right"]), e.operands)
-                 if o in axes for place in zip(letters, axes[o]) if place[1] is not None}
-        by_letter = dict(found)
-        moved = tuple(by_letter.get(letter) for letter in e.attributes["out"])
-        aligned = len(by_letter) == len(found) == len(set(by_letter.values()))
-        return moved if aligned and set(by_letter) <= set(e.attributes["out"]) else None
-    if len(set(axes.values())) != 1:
-        return None
-    (v, old), *_ = axes.items()
-    own = {i for i, axis in enumerate(old) if axis is not None}
-    if e.op is Op.PERMUTE:
-        return tuple(old[i] for i in e.attributes["axes"])
-    if e.op is Op.BROADCAST:
-        place = {at: old[i] for i, at in enumerate(e.attributes["axes"])}
-        return tuple(place.get(i) for i in range(len(e.result.shape)))
-    if e.op is Op.RESHAPE:
-        return _reshaped(v.shape, old, e.result.shape)
-    if e.op is Op.SLICE:
-        starts, sizes, steps = (e.attributes[name] for name in ("starts", "sizes", "steps"))
-        return old if all((starts[i], sizes[i], steps[i]) == (0, v.shape[i], 1) for i in own) else None
-    if e.op is Op.WINDOW:
-        return None if e.attributes["axis"] in own else (*old, None)
-    if e.op in (Op.SUM, Op.MAX, Op.MIN):
-        gone = set(e.attributes["axes"])
-        return None if gone & own else tuple(axis for i, axis in enumerate(old) if i not in gone)
-    if e.op is Op.CONCAT and e.attributes["axis"] in own:
-        return None
-    return old
-
-
-def _reshaped(shape: Shape, old: Axes, into: Shape) -> Axes | None:
-    """m's axes behind a reshape that keeps them: those that stand in front of, or behind, all that is split or merged."""
-    new: list[int | None] = [None] * len(into)
-    kept = set()
-    for step in (1, -1):
-        before, after = (
-            [i for i in range(len(s))[::step] if s[i] != 1] for s in (shape, into)
-        )
-        for i, j in zip(before, after):
-            if shape[i] != into[j]:
-                break
-            new[j] = old[i]
-            kept.add(i)
-    return tuple(new) if all(i in kept for i, axis in enumerate(old) if axis is not None) else None
-
-
 def _scale(d: Degree) -> float | None:
     return d.k if d.kind == "scale" else 0.0 if d == INVARIANT else None
 
