@@ -211,7 +211,7 @@ class _Rows:
         return e in self.p.partial and (e in self.line_folds or not set(flat(self.p.letters.of(e, 0))) & set(self.p.line))
 
     def column_position(self, e: Equation) -> tuple:
-        return self.t.plain(e.result)
+        return self.t.own(e.result)
 
     def column_view(self, e: Equation) -> ir.View:
         prefix = () if self.part is None else (self.part,)
@@ -274,6 +274,9 @@ class _Rows:
         if v in self.nears:
             return
         shape: list[Extent] = [self.size[x] for x in self.p.line]
+        if len(shape) > 1:  # the inner loop's last tile is a whole one
+            step = self.width if self.along == 1 else self.rows_of_tile
+            shape[-1] = ceildiv(shape[-1], step) * step
         if self.along == 0:
             shape.append(self.width)
         self.nears[v] = ir.Near(self.t.name(v.name or "kept"), v.dtype.compute, tuple(shape))
@@ -310,7 +313,7 @@ class _Rows:
             place = t.count(self.line_index())[0] if fold.op in PLACES else None
             out.append((value, place))
         for v in writes:
-            view = t.view(self.memory(v), t.plain(v))
+            view = t.view(self.memory(v), t.own(v))
             assert view is not None
             stores.append(ir.Store(view, spread_to(self.value(v), t.shape), t.made[v].location))
         for e in columns:
@@ -355,7 +358,7 @@ class _Rows:
         t, home = self.t, self.p.kept[v]
         if home is None:
             return ir.Put(self.nears[v], self.near_index(), spread_to(tile, t.shape))
-        view = t.view(self.memory(home), t.plain(home))
+        view = t.view(self.memory(home), t.own(home))
         assert view is not None
         return ir.Store(view, spread_to(tile, t.shape), t.made[v].location)
 
@@ -367,14 +370,14 @@ class _Rows:
         t, home = self.t, self.p.kept[v]
         if home is None:
             return ir.Load(ir.View(self.nears[v], self.near_index()), t.shape), t.depth
-        view = t.view(self.memory(home), t.plain(home))
+        view = t.view(self.memory(home), t.own(home))
         assert view is not None
         return t.let(ir.Load(view, t.shape), v.name or "kept"), t.depth
 
     def store(self, v: Value) -> None:
         """A row value that is an output."""
         t = self.t
-        view = t.view(self.memory(v), t.plain(v))
+        view = t.view(self.memory(v), t.own(v))
         assert view is not None
         tile = self.value(v)
         shape = t.shape_of(view)

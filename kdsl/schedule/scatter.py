@@ -94,13 +94,13 @@ class _Scatter:
     def copy(self) -> None:
         t = self.t
         tile, _ = t.operand(self.e, 0, t.plain_operand(self.e, 0))
-        self.store(t.plain(self.e.result), tile)
+        self.store(t.own(self.e.result), tile)
 
     def add(self) -> None:
         t, e = self.t, self.e
         index = t.operand(e, 1, t.plain_operand(e, 1))
         entry = t.index_entry(index, e.result.shape[self.axis])
-        at = list(t.plain(e.result))
+        at = list(t.own(e.result))
         at[self.axis] = entry
         update = t.operand(e, 2, t.plain_operand(e, 2))
         view = t.view(self.memory(e.result), tuple(at))

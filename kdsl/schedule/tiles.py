@@ -6,6 +6,7 @@ A position has one entry for each axis of the value:
     an index expression ("r", "j + #1"); None: this axis is walked as one with the next
     Loose(expression): it may lie outside of the axis (a padded, concatenated or gathered operand): loads are checked
     Spread(tile): it varies from element to element by data: loads are gathers
+    Apart(parts): an axis that several loops walk, one of which may run over its end: an axis for each (`own`)
 Broadcasts, permutations, reshapes, slices, pads, windows and concatenations only rewrite positions: none of them copies.
 Read before: ir/frame.py, ir/loops.py. Read next: rows.py, scatter.py.
 """
@@ -44,7 +45,14 @@ class Loose:
     index: Extent
 
 
-Entry = Union[int, Size, None, Loose, Spread]
+@dataclass(frozen=True)
+class Apart:
+    """An axis as several: the index and extent of each, outermost first."""
+
+    parts: tuple[tuple[Extent, Extent], ...]
+
+
+Entry = Union[int, Size, None, Loose, Spread, Apart]
 Position = tuple[Entry, ...]
 Known = tuple[ir.Tile, int]  # a tile and the depth of the loop it is known in
 
@@ -136,6 +144,23 @@ class Tiles:
 
     def plain(self, v: Value) -> Position:
         return self.place(self.plan.letters.values[v], v.shape)
+
+    def own(self, v: Value) -> Position:
+        """Where a value is written: what hangs over the end of a loop is not the next element of a loop around it."""
+        axes = self.plan.letters.values[v]
+        out = list(self.place(axes, v.shape))
+        end = 0
+        for numbers, letters in joined_axes(axes, v.shape, self.plan.letters.size):
+            end += len(numbers)
+            parts: list[tuple[Extent, Extent]] = []
+            for x in letters:
+                index, n = self.pos.get(x, 0), self.plan.letters.size[x]
+                if parts and not (isinstance(index, Size) and names_in(index) & self.edge):
+                    index, n = parts[-1][0] * n + index, parts.pop()[1] * n
+                parts.append((index, n))
+            if len(parts) > 1:
+                out[end - 1] = Apart(tuple(parts))
+        return tuple(out)
 
     def plain_operand(self, e: Equation, i: int) -> Position:
         o = e.operands[i]
@@ -299,7 +324,7 @@ class Tiles:
 
 def joined_memory(memory: Memory, at: Position) -> tuple[Memory, list[Entry]]:
     """Memory whose neighbouring axes are walked as one, under the shape that has them as one."""
-    if None not in at:
+    if not any(x is None or isinstance(x, Apart) for x in at):
         return memory, list(at)
     assert not isinstance(memory, ir.Near)
     shape: list[Extent] = []
@@ -315,7 +340,17 @@ def joined_memory(memory: Memory, at: Position) -> tuple[Memory, list[Entry]]:
                 entries.append(entry)
             continue
         n, waiting = n * extent, entry is None
-        if entry is not None:
+        if isinstance(entry, Apart):
+            inner: Extent = 1
+            steps: list[Extent] = []
+            for _, each in reversed(entry.parts):
+                steps.insert(0, stride * inner)
+                inner = inner * each
+            shape += [each for _, each in entry.parts]
+            strides += steps
+            entries += [index for index, _ in entry.parts]
+            n = 1
+        elif entry is not None:
             shape.append(n)
             strides.append(stride)
             entries.append(entry)

@@ -139,3 +139,17 @@ def test_strided_arguments(step):
     flat = b.emit(Op.RESHAPE, x, shape=(array.size,))
     strides = {x: tuple(s // 4 for s in array.strides)}
     agrees([x], b.equations, [y, b.emit(Op.SUM, x, axes=(0,)), b.emit(Op.NEG, flat)], [array], strides)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[::-1], lambda x: x[:, ::-1]])
+@pytest.mark.parametrize("shape", [(2, 2), (5, 17), (9, 33), (3, 2, 7)])
+def test_lines_of_several_loops_end_where_the_inner_one_ends(shape, view, named):
+    """A reshape of strided memory is walked by a loop for each axis; the edge of the inner one is not the next row."""
+    array = view(normal(*shape))
+    names = [size(n) for n in "MNK"[: len(shape)]]
+    (x,) = parameters(array, shapes=[tuple(names)] if named else None)
+    b = Builder()
+    flat = b.emit(Op.RESHAPE, b.emit(Op.EXP, x), shape=(x.type.count,))
+    total = b.emit(Op.BROADCAST, b.emit(Op.SUM, flat, axes=(0,)), shape=flat.shape, axes=())
+    agrees([x], b.equations, [b.emit(Op.DIV, flat, total), b.emit(Op.NEG, flat)], [array], {x: tuple(s // 4 for s in array.strides)})
