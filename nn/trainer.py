@@ -8,6 +8,7 @@ Read before: optim.py, data.py.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,9 @@ class Trainer:
         try:
             while self.step < config.steps and not self._stop:
                 tokens = self.train_step()
-                bar.update(1)
                 rate = bar.format_dict["rate"] or 0.0
-                bar.set_postfix_str(f"loss {self.losses[-1]:.3f}, {tokens * rate:,.0f} tokens/s")
+                bar.set_postfix_str(f"loss {self.losses[-1]:.3f}, {tokens * rate:,.0f} tokens/s", refresh=False)
+                bar.update(1)
                 if config.evaluate_every and self.step % config.evaluate_every == 0:
                     self.held_out_losses.append((self.step, self.evaluate()))
                 if self.folder and self.step % config.save_every == 0:
@@ -97,12 +98,14 @@ class Trainer:
         self.step += 1
         return ids.size
 
-    def evaluate(self) -> float:
-        """The mean loss over held-out batches."""
-        assert self.held_out is not None, "there is no held-out data"
+    def evaluate(self, batches: int | None = None) -> float:
+        """The mean loss over the first `batches` held-out batches."""
+        if self.held_out is None:
+            raise ValueError("this Trainer was given no held-out data")
+        batches = self.config.evaluate_batches if batches is None else batches
         self.model.eval()
         with no_grad():
-            losses = [float(self.model(*self.held_out(i))[1].item()) for i in range(self.config.evaluate_batches)]
+            losses = [float(self.model(*self.held_out(i))[1].item()) for i in range(batches)]
         self.model.train()
         return sum(losses) / len(losses)
 
@@ -112,7 +115,8 @@ class Trainer:
     # --- keeping a run ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """Write checkpoint.safetensors (in one step: a crash leaves the old one) and losses.png."""
-        assert self.folder is not None
+        if self.folder is None:
+            raise ValueError("this Trainer was given no folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, np.ndarray] = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         arrays |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
@@ -139,8 +143,6 @@ class Trainer:
 
 
 def _in_main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()
 
 
