@@ -15,10 +15,9 @@ import numpy as np
 
 from kdsl.errors import ArgumentError, entry_point, for_the_user
 from kdsl.frontend.annotations import calling_scope, parameters_of
-from kdsl.frontend.captured import Captured
 from kdsl.frontend.signature import Call, Reader
 from kdsl.frontend.trace import Traced, has_tracers, inlined, require_equal, trace, tracer_of
-from kdsl.frontend.trees import LEAF, unflatten
+from kdsl.frontend.trees import unflatten
 from kdsl.gradients.grad import value_and_gradient
 from kdsl.gradients.rules import call_with_rule
 from kdsl.gradients.vjp import Pullback, Vjp
@@ -26,10 +25,8 @@ from kdsl.inspection.looking import Looking
 from kdsl.inspection.verify import Report, verify_kernel
 from kdsl.interop.arguments import as_numpy_view, wrapper_of
 from kdsl.ir.meaning import evaluate
-from kdsl.language.dispatch import set_eager
-from kdsl.runtime.call import Executable
-from kdsl.runtime.fast import FastCall, Number, Same, Tensor
-from kdsl.specialisation import Specialisation, Specialisations, compiler, target_named
+from kdsl.language.dispatch import current, set_eager
+from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_named
 from kdsl.target import default_target
 
 if TYPE_CHECKING:
@@ -72,8 +69,8 @@ class Kernel(Looking):
         )
         self.rule: Callable[..., Any] | None = None
         self._traces = Specialisations(self.label)
-        self._fast = FastCall()
-        self._recorded: list[Specialisation] = []
+        self._short = ShortWay()
+        self._fast = self._short.call
         self._programs: dict[Any, Specialisation] = {}
         self._bound: weakref.WeakKeyDictionary[Any, Kernel] = weakref.WeakKeyDictionary()
         functools.update_wrapper(self, function, updated=())
@@ -82,52 +79,29 @@ class Kernel(Looking):
 
     # --- calling ----------------------------------------------------------------------------------------------------------
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs and self._traces.unchanged():
-            result = self._fast.call(*args)
+        if current() is None:
+            result = self._fast(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         try:
-            if kwargs.keys() == {"out"} and "out" not in self.reader.parameters and self._traces.unchanged():
-                result = self._fast.into(kwargs["out"], args)
-                if result is not NotImplemented:
-                    return result
-            out = kwargs.pop("out") if "out" in kwargs and "out" not in self.reader.parameters else None
+            out = None
+            if "out" in kwargs and "out" not in self.reader.parameters:
+                out = kwargs.pop("out")
+                if current() is None:
+                    result = self._short.into(out, args, kwargs)
+                    if result is not NotImplemented:
+                        return result
             call = self.read(args, kwargs)
             if has_tracers(call):
                 return self._inline(call)
             found = self.specialise(call)
-            result = found.call(call.tensors, out)
-            if not kwargs:
-                self._remember(args, call, found)
+            sizes = found.bind(call.tensors)
+            result = found.call(call.tensors, out, sizes)
+            self._short.remember(found, call, args, kwargs, sizes)
             return result
         except Exception as error:
             for_the_user(error)
             raise
-
-    def _remember(self, args: tuple[Any, ...], call: Call, found: Specialisation) -> None:
-        """Let calls that look like this one take the short way (runtime/fast.py) from now on."""
-        assert found.compiled is not None
-        if (
-            len(args) != call.signature.given
-            or found.wrap is not None
-            or not isinstance(found.compiled.executable, Executable)
-        ):
-            return
-        plan: list[Any] = []
-        numbers = iter(range(len(call.tensors)))
-        for tree, value in zip(call.signature.args, args):
-            if tree.kind == "static":
-                plan.append(Same(value))
-            elif tree.kind == "leaf" and type(value) in (np.ndarray, float):
-                plan.append(Tensor(next(numbers)) if type(value) is np.ndarray else Number(next(numbers)))
-            else:
-                return
-        sizes = found.bind(call.tensors) if found.traced.checks else None
-        single = found.tree == LEAF
-        finish = None if single else lambda flat: found.structured(flat)
-        if len(self._recorded) < 64 and not any(key is found for key in self._recorded):
-            self._recorded.append(found)
-            self._fast.add(found.compiled.executable, plan, finish, single, sizes)
 
     def _inline(self, call: Call) -> Any:
         """This kernel inside another: its equations join the outer kernel's; with a rule of its own it stays a call."""
@@ -159,15 +133,10 @@ class Kernel(Looking):
         if has_tracers(call):
             return trace(self.function, call.signature, self.label)
         with self._traces.lock:
-            if not self._traces.unchanged():
-                self._traces.clear()
-                self._fast.clear()
-                self._recorded.clear()
             found = self._traces.known.get(call.signature.key)
             if found is None:
                 found = trace(self.function, call.signature, self.label)
                 self._traces.put(call.signature.key, found, call.signature)
-                self._traces.captured = Captured(self.function)
             return found
 
     def differentiable(self, call: Call) -> Traced:

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdsl.errors import ResultError, SpecialisationWarning, TargetError
-from kdsl.frontend.captured import Captured
-from kdsl.frontend.signature import Signature, SizeSource
+from kdsl.frontend.signature import Call, Signature, SizeSource
 from kdsl.frontend.trace import Traced
-from kdsl.frontend.trees import Tree, flatten, unflatten
+from kdsl.frontend.trees import LEAF, Tree, builder, flatten, unflatten
 from kdsl.interop.arguments import as_numpy_view, is_array
 from kdsl.ir.location import user_stacklevel
 from kdsl.ir.sizes import evaluate
+from kdsl.runtime.fast import Argument, FastCall, Nested, Number, Same, Tensor
 from kdsl.target import Target, parse_target
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
 
 MANY = 16
+MOST_RECORDS = 64
 
 
 def compiler() -> Any:
@@ -67,16 +68,18 @@ class Specialisation:
                 raise check.mistake
         return sizes
 
-    def run(self, tensors: Sequence[Any], out: Sequence[Any] | None = None) -> list[Any]:
-        """The results as a flat list."""
+    def run(
+        self, tensors: Sequence[Any], out: Sequence[Any] | None = None, sizes: Mapping[str, int] | None = None
+    ) -> list[Any]:
+        """The results as a flat list; `sizes` where `bind` has been called already."""
         assert self.compiled is not None
-        return self.compiled.run(tensors, out, self.bind(tensors))
+        return self.compiled.run(tensors, out, self.bind(tensors) if sizes is None else sizes)
 
-    def call(self, tensors: Sequence[Any], out: Any = None) -> Any:
+    def call(self, tensors: Sequence[Any], out: Any = None, sizes: Mapping[str, int] | None = None) -> Any:
         """The results in the structure that the kernel returns; `out` has that structure too."""
         if out is None:
-            return self.structured(self.run(tensors))
-        self.run(tensors, self._places(out))
+            return self.structured(self.run(tensors, None, sizes))
+        self.run(tensors, self._places(out), sizes)
         return out
 
     def structured(self, flat: Sequence[Any]) -> Any:
@@ -107,24 +110,14 @@ def _shape_of_tree(tree: Tree) -> Any:
 
 
 class Specialisations:
-    """All that one kernel has been compiled for; empty again when a global or closure value that it reads is another object."""
+    """All that one kernel has been compiled for."""
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.captured: Captured | None = None
         self.known: dict[Any, Any] = {}
         self.signatures: list[Signature] = []
         self.warned = False
         self.lock = threading.RLock()
-
-    def unchanged(self) -> bool:
-        """Whether all globals and closure values that the kernel reads are still the same objects."""
-        return self.captured is None or self.captured.unchanged()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.known.clear()
-        self.captured = None
 
     def put(self, key: Any, made: Any, signature: Signature) -> Any:
         """Keep what was made for this key; say so once when there are very many."""
@@ -160,3 +153,90 @@ def _what_changes(signatures: list[Signature]) -> str:
                 seen.setdefault((f"axis {axis} of {leaf.path}", way_out), set()).add(n)
     (what, way_out) = max(seen, key=lambda k: len(seen[k]))
     return f"{what} keeps changing; {way_out}"
+
+
+# --- the short way --------------------------------------------------------------------------------------------------------
+class ShortWay:
+    """Calls that look like one that was made before go straight to native code (runtime/fast.py).
+
+    Of a kernel, of its vjp or of its pullback. `call(*args, **kwargs)` gives NotImplemented where no record fits."""
+
+    def __init__(self) -> None:
+        self._fast = FastCall()
+        self._known: set[Any] = set()
+        self.call = self._fast.call
+        self.into = self._fast.into
+
+    def remember(
+        self,
+        found: Specialisation,
+        call: Call,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        sizes: Mapping[str, int],
+        cotangents: Sequence[Any] = (),
+        finish: Callable[[Any], Any] | None = None,
+        held: Sequence[int] = (),
+        told: Sequence[str] = (),
+    ) -> None:
+        """Take the short way from now on. `args` are the call's, then the cotangents; `finish`, `held` and `told` as in
+        FastCall.add, where the results are not simply the kernel's."""
+        assert found.compiled is not None
+        executable = found.compiled.executable
+        if found.wrap is not None or executable is None:
+            return
+        depends = found.traced.checks or any(callable(c.extent) for c in executable.checks)
+        checked = tuple(sizes.items()) if depends else None
+        key = found, checked, tuple(kwargs), tuple(map(type, args))
+        if key in self._known:
+            return
+        plan = plan_of(call, args[: len(args) - len(cotangents)], kwargs, cotangents)
+        if plan is not None and len(self._known) < MOST_RECORDS:
+            self._known.add(key)
+            single = found.tree == LEAF and finish is None
+            if finish is None and not single and not _is_flat(found.tree):
+                finish = builder(found.tree)
+            self._fast.add(
+                executable, plan, finish, single, sizes if checked else None, tuple(kwargs), held, told
+            )
+
+
+def _is_flat(tree: Tree) -> bool:
+    return tree.kind is tuple and all(child == LEAF for child in tree.children)
+
+
+def plan_of(
+    call: Call, args: Sequence[Any], kwargs: Mapping[str, Any], cotangents: Sequence[Any]
+) -> list[Argument] | None:
+    """What the arguments of calls like this one are, keyword arguments last; None where the short way cannot take them."""
+    signature = call.signature
+    numbers = iter(range(len(call.tensors)))
+    planned = [_planned(tree, value, numbers) for tree, value in zip(signature.args, args)]
+    if any(tree.count for tree in signature.args[len(args) :]):  # an array is a default
+        return None
+    planned += [_planned(LEAF, x, iter((len(call.tensors) + i,))) for i, x in enumerate(cotangents)]
+    named: dict[str, Argument | None] = {}
+    for name, tree in signature.kwargs.items():
+        if name in kwargs:
+            named[name] = _planned(tree, kwargs[name], numbers)
+        elif tree.count:
+            return None
+    if named.keys() != kwargs.keys():  # a positional parameter is given by its name
+        return None
+    planned += [named[name] for name in kwargs]
+    fits = [x for x in planned if x is not None]
+    return fits if len(fits) == len(planned) else None
+
+
+def _planned(tree: Tree, value: Any, numbers: Iterator[int]) -> Argument | None:
+    if tree.kind == "static":
+        return Same(value)
+    if tree.kind == "leaf":
+        number = next(numbers)
+        return Tensor(number) if type(value) is np.ndarray else Number(number) if type(value) is float else None
+    if type(value) is not tree.kind or (issubclass(tree.kind, dict) and tree.kind is not dict):
+        return None
+    values = value.values() if tree.kind is dict else value
+    children = [_planned(child, v, numbers) for child, v in zip(tree.children, values)]
+    fits = tuple(x for x in children if x is not None)
+    return Nested(tree.kind, fits, tree.keys) if len(fits) == len(children) else None

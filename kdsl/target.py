@@ -57,6 +57,7 @@ def parse_target(text: str) -> Target:
     raise ValueError(f"no target is called {text!r}; there are cpu, cpu:{', cpu:'.join(LEVELS)}, cuda, cuda:sm_XX and emulator")
 
 
+@lru_cache
 def default_target() -> str:
-    """What KDSL_TARGET says, else this machine's CPU."""
+    """What KDSL_TARGET says, else this machine's CPU; read once, as calls that were seen before do not ask."""
     return os.environ.get("KDSL_TARGET") or "cpu"

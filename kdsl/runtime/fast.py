@@ -1,8 +1,9 @@
 """The short way from Python into a program: one native function that checks the arguments, makes the results and calls.
 
-In:  for each kind of call that has been seen, a record: what the positional arguments must be (NumPy arrays of a dtype, shape
-and strides; one particular object; a Python float), and the Executable for it. Out: `FastCall.call(*arguments)`, which runs the
-first record that fits and returns the results, or NotImplemented where none fits: runtime/call.py takes everything.
+In:  for each kind of call that has been seen, a record: what the arguments must be (NumPy arrays of a dtype, shape and strides,
+Python floats, static values; tuples, lists and dicts of them), and the Executable for it. Out: `FastCall.call(*arguments,
+**keywords)`, which runs the first record that fits and returns the results, or NotImplemented where none fits: runtime/call.py
+takes everything.
 It reads arrays the way every C extension does, through the fields of PyArrayObject; where a probe finds them elsewhere, or
 Python is another one than CPython with a GIL, `call` always says NotImplemented.
 Read before: runtime/buffers.py. The native text is runtime/fast_text.py. Read next: runtime/call.py.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 import platform
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdsl.runtime.buffers import handler, numpy_function
-from kdsl.runtime.fast_text import ARRAY, DOUBLE, FLAGS, FLOAT, NAMED_STRIDE, OWNER, SAME
+from kdsl.runtime.fast_text import (
+    ARRAY,
+    BITS,
+    DICT,
+    DOUBLE,
+    EQUAL,
+    FLAGS,
+    FLOAT,
+    ITEMS,
+    LIST,
+    NAMED_STRIDE,
+    OWNER,
+    ROOM,
+    SAME,
+    SIZE,
+    TUPLE,
+)
 from kdsl.runtime.native import native
 from kdsl.runtime.out import are_small, copy_into
 
@@ -30,28 +48,47 @@ if TYPE_CHECKING:
     from kdsl.runtime.call import ArgumentSpec, Executable
 
 SMALL_BYTES = 16 * 1024  # a call that touches less keeps the GIL: giving it up costs more than running
-_MOST = 250  # arguments, results, sizes of a record; the native side has room for 256
+_COMPARED = (int, str, bytes)  # static values of these types may be other objects of the same value
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A positional argument that is argument `number` of the program."""
+    """An array that is argument `number` of the program."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Number:
-    """A positional argument that is a Python float, and argument `number` of the program (f32 or f64, 0-d)."""
+    """A Python float that is argument `number` of the program (f32 or f64, 0-d)."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Same:
-    """A positional argument that must be this very object: a static value."""
+    """A static value: an int, float, string or bytes of the same value, anything else this very object."""
 
     value: Any
+
+
+@dataclass(frozen=True)
+class SizeOf:
+    """A Python int that is the value of the named size `name`, which no array of the call may tell."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A tuple, list or dict of these, of the type `kind`; `keys` of a dict."""
+
+    kind: type
+    children: tuple[Argument, ...]
+    keys: tuple[Any, ...] = ()
+
+
+Argument = Tensor | Number | Same | SizeOf | Nested
 
 
 class FastCall:
@@ -67,16 +104,22 @@ class FastCall:
     def add(
         self,
         executable: Executable,
-        arguments: Sequence[Tensor | Number | Same],
+        arguments: Sequence[Argument],
         finish: Callable[[tuple[Any, ...]], Any] | None = None,
         single: bool = False,
         sizes: Mapping[str, int] | None = None,
+        keywords: Sequence[str] = (),
+        held: Sequence[int] = (),
+        told: Sequence[str] = (),
     ) -> bool:
         """From now on, calls whose arguments look like this take the short way. False where the short way cannot take them.
 
-        `single`: return the only result itself; else a tuple, through `finish` where one is given. `sizes`: the record
-        holds for these values of the named sizes only (where something about them was checked)."""
-        record = self.call is not _never and _record(executable, arguments, finish, single, sizes)
+        The last arguments have the names `keywords`. `single`: return the only result itself; else a tuple, through `finish`
+        where one is given: the results, then the program's arguments numbered `held`, then the values of the sizes `told`.
+        `sizes`: the record holds for these values of the named sizes only (where something about them was checked)."""
+        record = self.call is not _never and _record(
+            executable, arguments, finish, single, sizes, tuple(keywords), held, told
+        )
         if not record:
             return False
         words, kept = record
@@ -85,12 +128,12 @@ class FastCall:
         self._head[0] = words.ctypes.data
         return True
 
-    def into(self, out: Any, arguments: Sequence[Any]) -> Any:
+    def into(self, out: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] = {}) -> Any:  # noqa: B006 (read only)
         """`call` with `out=` an array, or a tuple or list of arrays; `out` itself, or NotImplemented."""
         places = (out,) if type(out) is np.ndarray else out
         if type(places) not in (tuple, list) or not are_small(places):
             return NotImplemented
-        results = self.call(*arguments)
+        results = self.call(*arguments, **keywords)
         flat = (results,) if type(results) is np.ndarray else results
         if type(flat) is not tuple or len(flat) != len(places) or not all(type(x) is np.ndarray for x in (*flat, *places)):
             return NotImplemented
@@ -100,27 +143,30 @@ class FastCall:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def clear(self) -> None:
-        """Forget all records."""
-        self._head[0] = 0
-        self._kept.clear()
-
 
 def _record(
     executable: Executable,
-    arguments: Sequence[Tensor | Number | Same],
+    arguments: Sequence[Argument],
     finish: Callable[[tuple[Any, ...]], Any] | None,
     single: bool,
     sizes: Mapping[str, int] | None,
+    keywords: tuple[str, ...],
+    held: Sequence[int],
+    told: Sequence[str],
 ) -> tuple[np.ndarray[Any, Any], list[Any]] | None:
     """The words of a record (runtime/fast_text.py says which is what) and what must live as long; None: not possible."""
-    tensors = [a.number for a in arguments if not isinstance(a, Same)]
-    counts = (len(arguments), len(executable.order), len(executable.sizes), len(executable.results))
-    dims = sum(len(s.shape) for s in executable.arguments) + sum(r.ndim for r in executable.results)
-    if sorted(tensors) != list(range(len(executable.arguments))) or max(*counts, dims) > _MOST:
+    objects = _flat(arguments)
+    numbers = {x.number: i for i, x in enumerate(objects) if isinstance(x, (Tensor, Number))}
+    dims = sum(r.ndim for r in executable.results)
+    counts = (len(objects), len(executable.order), len(executable.sizes), len(executable.results), dims)
+    if sorted(numbers) != list(range(len(executable.arguments))) or max(counts) > ROOM:
         return None
     named = {n for s in executable.arguments for n in (*s.shape, *(s.strides or ())) if isinstance(n, str)}
-    if not named.issuperset(executable.sizes):
+    named |= {x.name for x in objects if isinstance(x, SizeOf)}
+    names = [*executable.sizes, *sorted(named.difference(executable.sizes))]  # the program reads the first ones
+    if not named.issuperset(names) or not named.issuperset(told) or len(names) > ROOM:
+        return None
+    if sizes is not None and not sizes.keys() >= named:
         return None
     if any(callable(c.extent) for c in executable.checks) and sizes is None:
         return None
@@ -132,27 +178,37 @@ def _record(
         kept.append(words)
         return words.ctypes.data
 
+    def address_of(x: Any) -> int:
+        kept.append(x)
+        return id(x)
+
     specs: list[int] = []
-    for argument in arguments:
-        if isinstance(argument, Same):
-            kept.append(argument.value)
-            specs += [SAME, id(argument.value), 0, 0, 0, 0, 0, 0]
-            continue
-        spec = executable.arguments[argument.number]
-        place = slot["argument", argument.number]
-        if isinstance(argument, Number):
-            if spec.dtype.name not in ("f32", "f64") or spec.shape:
-                return None
-            specs += [FLOAT if spec.dtype.name == "f32" else DOUBLE, 0, place, 0, 0, 0, 0, 0]
-            continue
-        kept.append(spec.dtype.numpy)
-        axes = table(_axes(spec, executable.sizes))
-        flags = 0x100 | (spec.strides is None)  # aligned, C-contiguous
-        specs += [ARRAY, id(spec.dtype.numpy), place, len(spec.shape), axes, flags, spec.dtype.bytes, spec.strides is not None]
+    after = len(arguments)
+    for x in objects:
+        if isinstance(x, Nested):
+            kind = TUPLE if issubclass(x.kind, tuple) else LIST if issubclass(x.kind, list) else DICT
+            specs += [kind, address_of(x.kind), 0, len(x.children), table([address_of(k) for k in x.keys]), after, 0, 0]
+            after += len(x.children)
+        elif isinstance(x, Same):
+            specs += _static(x.value, address_of)
+        elif isinstance(x, SizeOf):
+            specs += [SIZE, 0, names.index(x.name), 0, 0, 0, 0, 0]
+        else:
+            spec = executable.arguments[x.number]
+            place = slot["argument", x.number]
+            if isinstance(x, Number):
+                if spec.dtype.name not in ("f32", "f64") or spec.shape:
+                    return None
+                specs += [FLOAT if spec.dtype.name == "f32" else DOUBLE, 0, place, 0, 0, 0, 0, 0]
+                continue
+            axes = table(_axes(spec, names))
+            flags = 0x100 | (spec.strides is None)  # aligned, C-contiguous
+            dtype = address_of(spec.dtype.numpy)
+            specs += [ARRAY, dtype, place, len(spec.shape), axes, flags, spec.dtype.bytes, spec.strides is not None]
     results: list[int] = []
     for i, result in enumerate(executable.results):
-        kept.append(result.dtype.numpy)
-        results += [id(result.dtype.numpy), slot["result", i], result.ndim, result.dtype.bytes, i in executable.visible]
+        dtype = address_of(result.dtype.numpy)
+        results += [dtype, slot["result", i], result.ndim, result.dtype.bytes, i in executable.visible]
     checks: list[int] = []
     for check in executable.checks:
         width = executable.results[check.least].dtype.bytes
@@ -160,17 +216,37 @@ def _record(
             return None
         checks += [slot["result", check.least], slot["result", check.largest], check.length(sizes or {}), width]
     constants = [x for i, c in enumerate(executable.constants) for x in (slot["constant", i], c.ctypes.data)]
-    exact = table([sizes[name] for name in executable.sizes]) if sizes is not None else 0
+    exact = table([sizes[name] for name in names]) if sizes is not None else 0
     address = executable.library.address
     words = np.array(
         [
-            0, len(arguments), table(specs), len(executable.sizes), len(executable.results), table(results),
+            0, len(arguments) - len(keywords), table(specs), len(names), len(executable.results), table(results),
             len(executable.constants), table(constants), address("program"), address("arena"), address("shapes"), exact,
             _is_large(executable), 0 if single else id(finish) if finish else 1, len(executable.checks), table(checks),
+            len(keywords), table([address_of(sys.intern(k)) for k in keywords]), len(objects),
+            len(held), table([numbers[n] for n in held]), len(told), table([names.index(n) for n in told]),
         ],
         np.int64,
     )  # fmt: skip
     return words, kept
+
+
+def _flat(arguments: Sequence[Argument]) -> list[Argument]:
+    """The arguments, then the elements of the containers among all of these, in the order of the containers."""
+    objects = list(arguments)
+    for x in objects:  # grows as it is walked
+        if isinstance(x, Nested):
+            objects += x.children
+    return objects
+
+
+def _static(value: Any, address_of: Callable[[Any], int]) -> list[int]:
+    """The words that describe a static value."""
+    if type(value) is float:
+        return [BITS, struct.unpack("q", struct.pack("d", value))[0], 0, 0, 0, 0, 0, 0]
+    if type(value) in _COMPARED:
+        return [EQUAL, address_of(value), 0, 0, id(type(value)), 0, 0, 0]
+    return [SAME, address_of(value), 0, 0, 0, 0, 0, 0]
 
 
 def _axes(spec: ArgumentSpec, sizes: Sequence[str]) -> list[int]:
@@ -214,8 +290,8 @@ def _bound(head: np.ndarray[Any, Any]) -> Callable[..., Any]:
 
 @lru_cache
 def _method() -> _Method:
-    METH_FASTCALL = 0x80
-    method = _Method(b"fast_call", native().address("fast_call"), METH_FASTCALL, None)
+    METH_FASTCALL, METH_KEYWORDS = 0x80, 0x2
+    method = _Method(b"fast_call", native().address("fast_call"), METH_FASTCALL | METH_KEYWORDS, None)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
     return method
 
@@ -243,7 +319,13 @@ def _usable() -> bool:
             return False
     if read(1.5, 8) != id(float) or read(1.5, 16, ctypes.c_double) != 1.5:
         return False
-    addresses = (id(np.ndarray), numpy_function(94), id(float), id(handler()))  # 94: PyArray_NewFromDescr
+    pair, several = (1.5, probes), [1.5, probes]
+    places = id(pair) + ITEMS, read(several, ITEMS)
+    if any((ctypes.c_int64 * 2).from_address(place)[:] != [id(pair[0]), id(probes)] for place in places):
+        return False
+    if read(pair, 16) != 2 or read(several, 16) != 2:
+        return False
+    addresses = (id(np.ndarray), numpy_function(94), id(float), id(handler()), id(int), id(str))  # 94: PyArray_NewFromDescr
     given = (ctypes.c_int64 * len(addresses))(*addresses)
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(native().address("fast_setup"))(ctypes.addressof(given))
     probe = np.empty(3, np.float32)

@@ -142,19 +142,35 @@ def test_types_annotate_what_has_no_annotations():
     assert len(runs) == 1
 
 
-def test_a_changed_global_is_noticed(monkeypatch):
+def test_globals_are_constants_of_a_specialisation(monkeypatch):
     f = kd.kernel(lambda x: times_factor(x))
     assert np.array_equal(f(X), X * 2)
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
-    assert np.array_equal(f(X), X * 3)
+    assert np.array_equal(f(X), X * 2)  # read when the body ran
+    assert np.array_equal(f(X[:2]), X[:2] * 3)  # another specialisation: the body runs, and reads the new value
+    assert np.array_equal(f(X), X * 2)
+    assert np.array_equal(kd.kernel(lambda x: times_factor(x))(X), X * 3)
 
 
-def test_a_changed_closure_value_is_noticed():
+def test_closure_values_are_constants_of_a_specialisation():
     k = 2.0
     f = kd.kernel(lambda x: x * k)
     assert np.array_equal(f(X), X * 2)
     k = 5.0
-    assert np.array_equal(f(X), X * 5)
+    for _ in range(2):
+        assert np.array_equal(f(X), X * 2)
+        assert np.array_equal(f(X[0]), X[0] * 5)
+        assert np.array_equal(f.vjp(X, X)[0], X * 2)  # the derivative of what runs
+
+
+def test_one_code_object_with_two_closures_is_two_kernels():
+    def scaled(k):
+        return kd.kernel(lambda x: x * k)
+
+    kernels = [scaled(float(k)) for k in range(3)]
+    for _ in range(2):
+        for k, f in enumerate(kernels):
+            assert np.array_equal(f(X), X * np.float32(k))
 
 
 def test_equal_programs_share_their_code():

@@ -1,5 +1,8 @@
 """Programs called with arrays: meaning, memory, `out=`, indices."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from kdsl.errors import OutOfRangeError, ResultError
 from kdsl.ir.loops import Buffer, Kernel, Parallel, Program
 from kdsl.ir.sizes import size
 from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
-from kdsl.runtime.fast import FastCall, Number, Same, Tensor
+from kdsl.runtime.fast import FastCall, Nested, Number, Same, SizeOf, Tensor
 
 from .machine import DOUBLE, N, chain, doubled, index_program, library_of
 
@@ -165,8 +168,7 @@ def test_short_way_refuses_what_does_not_fit(fast):
         (None,), (x.tolist(),), (np.ma.array(x),),
     ):  # fmt: skip
         assert fast.call(*arguments) is NotImplemented
-    fast.clear()
-    assert fast.call(x) is NotImplemented
+    assert fast.call(x, k=1) is NotImplemented and fast.call(x=x) is NotImplemented
 
 
 def test_results_of_the_short_way_are_ordinary_arrays(fast):
@@ -262,3 +264,67 @@ def test_short_way_with_out(fast):
     assert fast.into([out, out], [x]) is NotImplemented and fast.into({"a": out}, [x]) is NotImplemented
     with pytest.raises(ResultError, match="shape"):
         fast.into(np.empty(63, "f4"), [x])
+
+
+def test_short_way_into_containers(run):
+    fast = FastCall()
+    tensor = Nested(dict, (Nested(list, (Tensor(0), Same("b"))),), ("a",))
+    assert fast.add(run, [Nested(tuple, (Same(300), tensor))], single=True)
+    x = data(64)
+    assert np.array_equal(fast.call((300, {"a": [x, "b"]})), doubled(x, 4))
+    for other in (
+        [300, {"a": [x, "b"]}], (301, {"a": [x, "b"]}), (300, {"b": [x, "b"]}), (300, {"a": [x]}), (300, {"a": (x, "b")}),
+        (300, {"a": [x, "c"]}), (300, {"a": ["b", x]}), (300, {"a": [x, "b"], "b": 1}), (300, {}), (300.0, {"a": [x, "b"]}), (), x,
+    ):  # fmt: skip
+        assert fast.call(other) is NotImplemented
+
+
+def test_short_way_with_keywords_and_static_values(run):
+    fast = FastCall()
+    statics = [1000, -0.0, None, "text", float("nan"), (2, (3,))]
+    nested = Nested(tuple, (Same(2), Nested(tuple, (Same(3),))))
+    assert fast.add(run, [Tensor(0), *map(Same, statics[:-1]), nested], single=True, keywords=[f"k{i}" for i in range(6)])
+    x = data(64)
+    given = {f"k{i}": v for i, v in enumerate(statics)}
+    assert np.array_equal(fast.call(x, **given), doubled(x, 4))
+    given["k0"] = int("1000")  # another object of the same value
+    assert np.array_equal(fast.call(x, **given), doubled(x, 4))
+    for name, value in (("k0", 1000.0), ("k0", True), ("k1", 0.0), ("k1", 0), ("k3", "texts"), ("k5", (2, (4,))), ("k5", 2)):
+        assert fast.call(x, **{**given, name: value}) is NotImplemented
+    assert fast.call(x) is NotImplemented
+    assert fast.call(x, **dict(reversed(given.items()))) is NotImplemented
+
+
+def test_short_way_hands_on_arguments_and_sizes(run):
+    fast, x = FastCall(), data(64)
+    assert fast.add(run, [Nested(list, (Tensor(0),))], finish=lambda given: given, held=[0, 0], told=["N"])
+    before = sys.getrefcount(x)
+    for n in (64, 10, 0):
+        y, first, second, told = fast.call([x[:n]])
+        assert np.array_equal(y, doubled(x[:n], 4)) and first is second and first.size == n and told == n
+    del first, second
+    assert sys.getrefcount(x) == before
+
+
+def test_a_size_that_no_array_tells():
+    run = Executable(library_of(chain(4)), [ArgumentSpec(f32, ("N",))], [ResultSpec(f32, 1)], ["N"])
+    fast, x = FastCall(), data(64)
+    assert fast.add(run, [Tensor(0), SizeOf("N"), SizeOf("M")], single=True)
+    assert np.array_equal(fast.call(x, 64, 1 << 40), doubled(x, 4))
+    assert fast.call(x, 63, 5) is NotImplemented and fast.call(x, 64.0, 5) is NotImplemented
+
+
+def test_elements_of_a_list_live_while_other_threads_run(run):
+    fast = FastCall()
+    assert fast.add(run, [Nested(list, (Tensor(0),))], single=True)
+    items, expected = [data(300_007)], doubled(data(300_007), 4)
+
+    def replace():
+        for _ in range(200):
+            items[0] = data(300_007)
+
+    other = threading.Thread(target=replace)
+    other.start()
+    while other.is_alive():
+        assert np.array_equal(fast.call(items), expected)
+    other.join()
