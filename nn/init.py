@@ -5,6 +5,9 @@ In:  a shape.  Out: an f32 array.  Read next: layers.py.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 import kdsl as kd
@@ -12,25 +15,29 @@ from nn.functional import generator
 
 
 @kd.kernel
-def _normal(key, step, *, shape, std):
-    return kd.random.normal(kd.random.fold_in(key, step), shape) * std
+def _normal(key, step, values: kd.f32["N"], std: kd.f32):
+    return kd.random.normal(kd.random.fold_in(key, step), values.shape) * std
 
 
 @kd.kernel
-def _uniform(key, step, *, shape, bound):
-    return (kd.random.uniform(kd.random.fold_in(key, step), shape) * 2.0 - 1.0) * bound
+def _uniform(key, step, values: kd.f32["N"], bound: kd.f32):
+    return (kd.random.uniform(kd.random.fold_in(key, step), values.shape) * 2.0 - 1.0) * bound
 
 
 def normal(shape: tuple[int, ...], std: float) -> np.ndarray:
     """N(0, std^2)."""
-    key, step = generator.draw()
-    return _normal(key, step, shape=tuple(shape), std=float(std))
+    return _draw(_normal, shape, std)
 
 
 def uniform(shape: tuple[int, ...], bound: float) -> np.ndarray:
     """U(-bound, bound)."""
+    return _draw(_uniform, shape, bound)
+
+
+def _draw(kernel: Any, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    """Random numbers are counted in C order, so a flat array of them serves any shape, and one kernel all sizes."""
     key, step = generator.draw()
-    return _uniform(key, step, shape=tuple(shape), bound=float(bound))
+    return kernel(key, step, np.empty(math.prod(shape), np.float32), np.float32(scale)).reshape(shape)
 
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Optimizers: every update is a kernel over one parameter seen as a flat array, in place.
+"""Optimizers: one call of one kernel updates all parameters that have the same settings.
 
-In:  parameters with `grad`.  Out: the parameters changed.  Named sizes: one compilation serves all parameters.
+In:  parameters with `grad`.  Out: the parameters changed in place.
+The parameters of a group lie end to end in one flat array (Row); `p.data` are views of it. Named sizes: one compilation for all.
 Read before: module.py. Read next: trainer.py.
 """
 
@@ -60,31 +61,70 @@ def _flat(x: Any) -> np.ndarray:
     return x.data.reshape(-1)
 
 
-def grad_norm(parameters: Iterable[Parameter], max_norm: float) -> tuple[np.ndarray, np.ndarray]:
-    """The norm of all gradients together, and the factor that would bring it down to max_norm (at most 1), as 0-d arrays."""
-    squares = [_square_sum(_flat(p.grad)) for p in parameters if p.grad is not None]
-    return _clip_factor(squares, max_norm=float(max_norm))
-
-
 def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients in place so that their common norm is at most max_norm; returns the norm before."""
     parameters = [p for p in parameters if p.grad is not None]
-    norm, factor = grad_norm(parameters, max_norm)
+    if not parameters:
+        return 0.0
+    norm, factor = _clip_factor([_square_sum(_flat(p.grad)) for p in parameters], max_norm=float(max_norm))
     for p in parameters:
         _scale(_flat(p.grad), factor, out=_flat(p.grad))
     return float(norm)
 
 
+class Row:
+    """Parameters of one dtype laid end to end, and what an optimizer remembers of them, each as one flat array.
+
+    `p.data` become views of `values`, so that one update is an update of all. A second array for each lets a kernel write new
+    values while it reads old ones, without a copy.
+    """
+
+    def __init__(self, parameters: list[Parameter], remembered: dict[str, list[np.ndarray]]) -> None:
+        self.parameters = parameters
+        ends = np.cumsum([p.numel() for p in parameters]).tolist()
+        self.places = [slice(end - p.numel(), end) for p, end in zip(parameters, ends)]
+        self.values = np.concatenate([_flat(p) for p in parameters])
+        self.kept = {name: np.concatenate([a.reshape(-1) for a in arrays]) for name, arrays in remembered.items()}
+        self.spare = {name: np.empty_like(self.values) for name in ("values", *self.kept)}
+        self.gradients = np.empty_like(self.values)
+        self.views = [self.values[place].reshape(p.shape) for p, place in zip(parameters, self.places)]
+        for p, view in zip(parameters, self.views):
+            p.data = view
+
+    def gather(self) -> np.ndarray:
+        """All gradients end to end; values that somebody put in a parameter's place are taken in."""
+        for p, view in zip(self.parameters, self.views):
+            if p.data is not view:
+                view[...] = p.data
+                p.data = view
+        return np.concatenate([_flat(p.grad) for p in self.parameters], out=self.gradients)
+
+    def update(self, kernel: Any, *settings: Any, **static: Any) -> None:
+        """kernel(values, gradients, *kept, *settings) gives new values and what is kept from now on."""
+        out = tuple(self.spare.values())
+        kernel(self.values, self.gradients, *self.kept.values(), *settings, **static, out=out)
+        self.values[...] = out[0]
+        for name in self.kept:
+            self.kept[name], self.spare[name] = self.spare[name], self.kept[name]
+
+    def remembered(self, i: int) -> dict[str, np.ndarray]:
+        """What is kept of parameter i."""
+        return {name: a[self.places[i]].reshape(self.parameters[i].shape) for name, a in self.kept.items()}
+
+
 class Optimizer:
-    """Holds groups of parameters, each with its own settings, and what it remembers of each parameter."""
+    """Holds groups of parameters, each with its own settings, and what it remembers of each parameter (`names`)."""
+
+    names: tuple[str, ...] = ()
 
     def __init__(self, parameters: Any, **defaults: Any) -> None:
         groups = list(parameters)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         self.groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
-        self.state: dict[int, dict[str, np.ndarray]] = {}
         self.steps = 0
+        self._rows: list[tuple[dict[str, Any], Row]] = []
+        self._loaded: dict[int, dict[str, np.ndarray]] = {}
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -99,47 +139,68 @@ class Optimizer:
         for group in self.groups:
             group["lr"] = lr
 
-    def remembered(self, p: Parameter, *names: str) -> list[np.ndarray]:
-        """The arrays kept for p, zeros at first."""
-        kept = self.state.setdefault(id(p), {})
-        return [_flat_array(kept.setdefault(name, np.zeros_like(p.data))) for name in names]
+    def rows(self) -> list[tuple[dict[str, Any], Row]]:
+        """The parameters that have gradients, by group and dtype, with their gradients gathered."""
+        have = [p for p in self.parameters if p.grad is not None]
+        if [id(p) for p in have] != [id(p) for _, row in self._rows for p in row.parameters]:
+            known = self._remembered()
+            self._rows = []
+            for group in self.groups:
+                for dtype in dict.fromkeys(p.dtype for p in group["params"]):
+                    own = [p for p in group["params"] if p.grad is not None and p.dtype == dtype]
+                    zeros = {id(p): dict.fromkeys(self.names, np.zeros(p.shape, dtype)) for p in own if id(p) not in known}
+                    arrays = {name: [{**known, **zeros}[id(p)][name] for p in own] for name in self.names}
+                    if own:
+                        self._rows.append((group, Row(own, arrays)))
+            placed = {id(p) for _, row in self._rows for p in row.parameters}
+            self._loaded = {i: arrays for i, arrays in known.items() if i not in placed}
+        for _, row in self._rows:
+            row.gather()
+        return self._rows
+
+    def _remembered(self) -> dict[int, dict[str, np.ndarray]]:
+        """What is remembered of each parameter, by its id."""
+        placed = {id(p): row.remembered(i) for _, row in self._rows for i, p in enumerate(row.parameters)}
+        return {**self._loaded, **placed}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What is remembered, by "number of the parameter.name", and the count of steps."""
+        known = self._remembered()
         out = {"steps": np.asarray(self.steps)}
         for i, p in enumerate(self.parameters):
-            out.update({f"{i}.{name}": a for name, a in self.state.get(id(p), {}).items()})
+            out.update({f"{i}.{name}": a.copy() for name, a in known.get(id(p), {}).items()})
         return out
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        self.steps = int(state["steps"])
+        """Go on from what `state_dict` gave."""
+        self.steps, self._rows, self._loaded = int(state["steps"]), [], {}
         for i, p in enumerate(self.parameters):
-            self.state[id(p)] = {key.split(".", 1)[1]: np.array(a) for key, a in state.items() if key.startswith(f"{i}.")}
-
-
-def _flat_array(a: np.ndarray) -> np.ndarray:
-    return a.reshape(-1)
+            own = {name: np.array(state[f"{i}.{name}"], p.dtype) for name in self.names if f"{i}.{name}" in state}
+            if any(a.shape != p.shape for a in own.values()):
+                raise ValueError(f"the state of parameter {i} does not have its shape {p.shape}")
+            if own:
+                self._loaded[id(p)] = own
 
 
 class SGD(Optimizer):
     """p -= lr v, v = momentum v + g."""
 
+    names = ("v",)
+
     def __init__(self, parameters: Any, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     def step(self) -> None:
+        """One update."""
         self.steps += 1
-        for group in self.groups:
-            lr = np.asarray(group["lr"], np.float32)
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                (v,) = self.remembered(p, "v")
-                _sgd(_flat(p), _flat(p.grad), v, lr, momentum=group["momentum"], weight_decay=group["weight_decay"], out=(_flat(p), v))
+        for group, row in self.rows():
+            row.update(_sgd, np.float32(group["lr"]), momentum=group["momentum"], weight_decay=group["weight_decay"])
 
 
 class AdamW(Optimizer):
     """Adam with decoupled weight decay. With `max_norm` all gradients together are clipped to that norm within the update."""
+
+    names = ("m", "v")
 
     def __init__(
         self, parameters: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
@@ -150,20 +211,17 @@ class AdamW(Optimizer):
         self.norm = math.nan
 
     def step(self) -> None:
+        """One update; `norm` is then the norm of all gradients before clipping."""
         self.steps += 1
-        scale = np.ones((), np.float32)
-        if self.max_norm is not None:
-            norm, scale = grad_norm(self.parameters, self.max_norm)
-            self.norm = float(norm)
-        step = np.asarray(self.steps, np.float32)
-        for group in self.groups:
-            lr = np.asarray(group["lr"], np.float32)
-            settings = {"beta1": group["betas"][0], "beta2": group["betas"][1], "eps": group["eps"], "weight_decay": group["weight_decay"]}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                m, v = self.remembered(p, "m", "v")
-                _adamw(_flat(p), _flat(p.grad), m, v, lr, step, scale, **settings, out=(_flat(p), m, v))
+        rows = self.rows()
+        scale = np.float32(1.0)
+        if self.max_norm is not None and rows:
+            norm, scale = _clip_factor([_square_sum(row.gradients) for _, row in rows], max_norm=float(self.max_norm))
+            self.norm = norm.item()
+        for group, row in rows:
+            beta1, beta2 = group["betas"]
+            settings = {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "weight_decay": group["weight_decay"]}
+            row.update(_adamw, np.float32(group["lr"]), np.float32(self.steps), scale, **settings)
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:

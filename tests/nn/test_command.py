@@ -42,11 +42,11 @@ def test_train_then_generate(tmp_path, text, capsys):
 
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, text):
     """Ctrl-C after some steps saves and says so in one line; the same command goes on, with the losses of a run in one piece."""
-    command = [sys.executable, "-m", "nn.command", "train", *text, *TINY, "--steps", "200", "--dropout", "0.1", "--out"]
+    command = [sys.executable, "-m", "nn.command", "train", *text, *TINY, "--steps", "100", "--dropout", "0.1", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=120)
     run = subprocess.Popen([*command, str(tmp_path / "parts")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen = ""
-    while not re.search(r"[1-9]\d*/200 \[", seen) and run.poll() is None:
+    while not re.search(r"[1-9]\d*/100 \[", seen) and run.poll() is None:
         seen += os.read(run.stderr.fileno(), 4096).decode()
     run.send_signal(signal.SIGINT)
     said, _ = run.communicate(timeout=60)
