@@ -40,7 +40,7 @@ class TensorType:
     def ndim(self) -> int:
         return len(self.shape)
 
-    @property
+    @cached_property
     def count(self) -> Extent:
         """How many elements there are."""
         out: Extent = 1

@@ -19,6 +19,7 @@ from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, modelled_time, time_of, work_of
 from kdsl.transforms.free import FreeValues
+from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.plan import plan
 from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
@@ -38,6 +39,7 @@ class Group:
     inputs: tuple[Value, ...]
     time: float
     reads: set[Equation] = field(default_factory=set)  # equations of other groups that it reads
+    hard: HardLetters | None = None  # the letters of its plan's equations, before any is named after another
 
 
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
@@ -73,22 +75,28 @@ class _Grouper:
         self.home: dict[Equation, Group] = {}
         self.groups: list[Group] = []
         self.refusals: list[Refusal] = []
-        self.memo: dict[frozenset[Equation], Plan | str] = {}
+        self.memo: dict[frozenset[Equation], tuple[Plan | str, HardLetters | None]] = {}
+        self.attempts = 0  # plans that were asked for
         self.counter = 0
 
     # --- the judge -------------------------------------------------------------------------------------------------------
-    def attempt(self, equations: list[Equation]) -> Plan | str:
-        """The plan of these equations with what they repeat, or why there is none."""
+    def attempt(self, equations: list[Equation], *parts: Group) -> tuple[Plan | str, HardLetters | None]:
+        """The plan of these equations with what they repeat, or why there is none; and their letters.
+
+        `parts`: groups whose equations are among them, so that not all letters must be found again."""
         key = frozenset(equations)
         found = self.memo.get(key)
         if found is None:
+            self.attempts += 1
             inside = set(equations)
             closed = sorted(self.free.close(inside), key=self.order.__getitem__)
             outputs = [e.result for e in sorted(inside, key=self.order.__getitem__) if self.free.is_read_outside(e, inside)]
+            known = max((g.hard for g in parts if g.hard), key=lambda h: len(h.made), default=None)
             try:
-                found = plan(closed, outputs, self.function.name, self.contiguous, self.target)
+                hard = (known.copy() if known else HardLetters()).add(closed)
+                found = plan(closed, outputs, self.function.name, self.contiguous, self.target, hard), hard
             except Illegal as reason:
-                found = str(reason)
+                found = str(reason), None
             self.memo[key] = found
         return found
 
@@ -127,7 +135,7 @@ class _Grouper:
         """Plan the groups that nothing was merged with."""
         for g in list(self.groups):
             if g.plan is None:
-                found = self.attempt(g.equations)
+                found, g.hard = self.attempt(g.equations)
                 if isinstance(found, str):
                     self.groups.remove(g)
                     for e in g.equations:
@@ -136,7 +144,7 @@ class _Grouper:
                     g.plan, g.time = found, time_of(found)
 
     def place(self, e: Equation) -> None:
-        found = self.attempt([e])
+        found, hard = self.attempt([e])
         while isinstance(found, str):
             stored = self.free.store_operands(e)
             if not stored:
@@ -146,11 +154,11 @@ class _Grouper:
             self.memo.clear()
             for q in stored:
                 self.place(q)
-            found = self.attempt([e])
-        g = self.new(found, [e])
+            found, hard = self.attempt([e])
+        g = self.new(found, [e], hard)
         self.merge_around(g, [*self.producers(g), *self.siblings(g)])
 
-    def new(self, p: Plan | None, equations: list[Equation]) -> Group:
+    def new(self, p: Plan | None, equations: list[Equation], hard: HardLetters | None = None) -> Group:
         if p is None:
             closed = self.free.close(set(equations))
             made = {e.result for e in closed}
@@ -158,7 +166,7 @@ class _Grouper:
             moved = sum(bytes_of(v.type) for v in (*inputs, equations[-1].result))
             g = Group(self.counter, equations, None, inputs, modelled_time(moved, sum(map(work_of, closed)), 4))
         else:
-            g = Group(self.counter, equations, p, p.inputs, time_of(p))
+            g = Group(self.counter, equations, p, p.inputs, time_of(p), hard=hard)
         self.counter += 1
         for e in equations:
             self.home[e] = g
@@ -168,9 +176,13 @@ class _Grouper:
         return g
 
     def producers(self, g: Group) -> list[Group]:
-        found = dict.fromkeys(self.home[q] for q in g.reads if q in self.home)
-        found.pop(g, None)
-        return sorted(found, key=lambda q: -sum(bytes_of(e.result.type) for e in g.reads if self.home[e] is q))
+        """The groups that it reads from, those with most bytes first."""
+        found: dict[Group, int] = {}
+        for e in sorted(g.reads, key=self.order.__getitem__):
+            q = self.home.get(e)
+            if q is not None and q is not g:
+                found[q] = found.get(q, 0) + bytes_of(e.result.type)
+        return sorted(found, key=lambda q: -found[q])
 
     def siblings(self, g: Group) -> list[Group]:
         """Groups that read the same arrays, those with most bytes in common first."""
@@ -197,7 +209,7 @@ class _Grouper:
     def merge(self, a: Group, b: Group) -> Group | None:
         if self.between(a, b) or self.between(b, a):
             return None
-        found = self.attempt(a.equations + b.equations)
+        found, hard = self.attempt(a.equations + b.equations, a, b)
         if not isinstance(found, str):
             time = time_of(found)
             if time > a.time + b.time:
@@ -207,7 +219,7 @@ class _Grouper:
             return None
         self.groups.remove(a)
         self.groups.remove(b)
-        return self.new(found, sorted(a.equations + b.equations, key=self.order.__getitem__))
+        return self.new(found, sorted(a.equations + b.equations, key=self.order.__getitem__), hard)
 
     def between(self, a: Group, b: Group) -> bool:
         """Is there a path from a to b through a third group?"""

@@ -13,19 +13,21 @@ from kdsl.ir.ops import Op
 from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target
 from kdsl.transforms.cost import DOT_RATE, work_of
+from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.plan_dots import plan_dots
 from kdsl.transforms.plan_rows import plan_rows
 from kdsl.transforms.plan_scatter import SCATTERS, plan_scatter
 
 
 def plan(
-    equations: Sequence[Equation], outputs: Sequence[Value], name: str, contiguous: Callable[[Value], bool], target: Target
-) -> Plan:
-    """The plan of one kernel."""
+    equations: Sequence[Equation], outputs: Sequence[Value], name: str, contiguous: Callable[[Value], bool], target: Target,
+    hard: HardLetters | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of one kernel. `hard`: what is known of exactly these equations' letters."""
     if any(e.op is Op.DOT for e in equations):
-        found = plan_dots(equations, outputs, name, contiguous, target)
+        found = plan_dots(equations, outputs, name, contiguous, target, hard)
         found.work = sum(work_of(e) * (DOT_RATE if e.op is Op.DOT else 1.0) for e in equations)
         return found
     if any(e.op in SCATTERS for e in equations):
         return plan_scatter(equations, outputs, name, contiguous)
-    return plan_rows(equations, outputs, name, contiguous)
+    return plan_rows(equations, outputs, name, contiguous, hard)

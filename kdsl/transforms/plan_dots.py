@@ -16,7 +16,7 @@ from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target, parse_target
 from kdsl.transforms.dot_facts import Facts, product_of
-from kdsl.transforms.letters import letters_of
+from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_strips import strip_frame
 
 
@@ -26,9 +26,10 @@ def plan_dots(
     name: str = "kernel",
     contiguous: Callable[[Value], bool] | None = None,
     target: Target | None = None,
+    hard: HardLetters | None = None,
 ) -> DotPlan:
     """The plan of a kernel that contains a DOT; Illegal if there is none. Equations in program order."""
-    letters = letters_of(equations, contiguous)
+    letters = letters_of(equations, contiguous, hard)
     inputs = tuple(dict.fromkeys(e.operands[i] for e, i in letters.uses))
     facts = Facts(equations, outputs, letters)
     frame = plain_frame(facts) if facts.is_plain else strip_frame(facts, target or parse_target("cpu"))

@@ -21,7 +21,9 @@ from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Operand, TensorType, Value
 from kdsl.transforms.cost import HEAVY, NEAR_BYTES, bytes_of, cost_of, estimate
-from kdsl.transforms.letters import dropped, letters_of, moves, tied_axes
+from kdsl.transforms.joined_letters import dropped
+from kdsl.transforms.letters import HardLetters, letters_of
+from kdsl.transforms.ties import moves, tied_axes
 
 DIRECT_ROWS = 16  # with so many rows that are kept, folds over other rows need no partial results
 PARTS = 16  # parts of a fold over rows
@@ -55,10 +57,11 @@ def plan_rows(
     outputs: Sequence[Value],
     name: str = "kernel",
     contiguous: Callable[[Value], bool] | None = None,
+    hard: HardLetters | None = None,
 ) -> RowPlan:
     """The loop nest for these equations, or Illegal."""
     equations = tuple(equations)
-    letters = letters_of(equations, contiguous)
+    letters = letters_of(equations, contiguous, hard)
     made = {e.result: e for e in equations}
     folds = {e: dropped(e, letters) for e in equations if e.op in REDUCTIONS}
     consumed = {v for e in equations for v in e.values}

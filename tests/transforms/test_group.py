@@ -7,7 +7,9 @@ import pytest
 
 import kdsl as kd
 from kdsl import pipeline
+from kdsl.transforms import group as group_module
 from kdsl.transforms.group import group
+from kdsl.transforms.plan import plan
 from tests.schedule.grouped import agrees
 
 rng = np.random.default_rng(0)
@@ -109,3 +111,24 @@ def test_backward_is_one_kernel_and_right(function, arrays, monkeypatch, tmp_pat
     f = seen[-1]
     grouping = agrees(list(f.parameters), list(f.equations), list(f.results), [*arrays, cotangent])
     assert count(grouping) == 1, [r.reason for r in grouping.refusals]
+
+
+def block(x, w1, b1, wq, wk, wv, wo, w2, b2, wf, bf, wp):
+    """A transformer's block: what a model's programs are made of."""
+    heads = lambda y: kd.permute_dims(kd.reshape(y, (2, 8, 3, 4)), (0, 2, 1, 3))  # noqa: E731
+    h = layer_norm(x, w1, b1)
+    scores = heads(h @ wq) @ heads(h @ wk).mT
+    mask = kd.arange(8)[None, :] <= kd.arange(8)[:, None]
+    mixed = softmax(kd.where(mask, scores, -np.inf)) @ heads(h @ wv)
+    x = x + kd.reshape(kd.permute_dims(mixed, (0, 2, 1, 3)), (2, 8, 12)) @ wo
+    return x + gelu(layer_norm(x, w2, b2) @ wf, bf) @ wp
+
+
+def test_grouping_asks_for_few_plans(monkeypatch, tmp_path):
+    monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path))
+    seen, asked = [], []
+    monkeypatch.setattr(pipeline, "group", lambda f, *rest: seen.append(f) or group(f, *rest))
+    monkeypatch.setattr(group_module, "plan", lambda *a, **k: asked.append(1) or plan(*a, **k))
+    shapes = [(2, 8, 12), (12,), (12,), *[(12, 12)] * 4, (12,), (12,), (12, 48), (48,), (48, 12), (2, 8, 12)]
+    kd.kernel(block).vjp.stages(*(kd.f32[s] for s in shapes))["grouped"]
+    assert len(asked) < len(seen[-1].equations)
