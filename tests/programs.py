@@ -394,4 +394,4 @@ def programs(draw, dtypes=("f32",), smooth=False, steps=8, only=Maker.STEPS, ext
 
 def _elements(v, most):
     n = v.type.count
-    return n if isinstance(n, int) else evaluate(n, {"M": most**0.25, "N": most**0.25})
+    return n if isinstance(n, int) else evaluate(n, {"M": int(most**0.25), "N": int(most**0.25)})

@@ -35,7 +35,7 @@ class Expression(Tiles):
     def __init__(self, plan: Plan, memory: Callable[[Value], Memory], place: Place) -> None:
         super().__init__(plan, memory)
         self.pos, self.shape = place.at, place.shape
-        self.edge = {n for x in place.checked for n in names_in(place.at[x]) if n.startswith("#")}
+        self.edge = {n for x in place.checked if x in place.at for n in names_in(place.at[x]) if n.startswith("#")}
 
     def let(self, tile: ir.Tile, hint: str = "t", depth: int | None = None, location: Location | None = None) -> ir.Tile:
         return tile
@@ -93,7 +93,7 @@ class Values:
     def view(self, memory: Memory, axes: Axes, shape: tuple[Extent, ...], place: Place) -> ir.View:
         """Where a value with these axes lies."""
         evaluator = self.expression(place, Known({}))
-        view = evaluator.view(memory, evaluator.place(axes, shape))
+        view = evaluator.view(memory, evaluator.apart(axes, shape))
         assert view is not None
         return view
 

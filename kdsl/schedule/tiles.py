@@ -146,11 +146,14 @@ class Tiles:
         return self.place(self.plan.letters.values[v], v.shape)
 
     def own(self, v: Value) -> Position:
-        """Where a value is written: what hangs over the end of a loop is not the next element of a loop around it."""
-        axes = self.plan.letters.values[v]
-        out = list(self.place(axes, v.shape))
+        """Where a value is written."""
+        return self.apart(self.plan.letters.values[v], v.shape)
+
+    def apart(self, axes: Axes, shape: Shape) -> Position:
+        """`place` in memory: what hangs over the end of a loop is not the next element of a loop around it."""
+        out = list(self.place(axes, shape))
         end = 0
-        for numbers, letters in joined_axes(axes, v.shape, self.plan.letters.size):
+        for numbers, letters in joined_axes(axes, shape, self.plan.letters.size):
             end += len(numbers)
             parts: list[tuple[Extent, Extent]] = []
             for x in letters:

@@ -1,0 +1,29 @@
+"""Products whose result is seen under another shape, named sizes: a tile that hangs over a row does not reach the next one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+
+PROGRAMS = [
+    lambda x, w: kd.reshape(kd.exp(x) @ w, (x.shape[0] * x.shape[1], w.shape[1])),
+    lambda x, w: kd.reshape(x @ w, (x.shape[0] * x.shape[1] * w.shape[1],)) * 2,
+    lambda x, w: kd.reshape(kd.einsum("btk,kn->nbt", x, w), (-1,)),
+    lambda x, w: kd.reshape(kd.einsum("btk,bsk->bts", kd.exp(x), x), (-1,)),
+    lambda x, w: kd.reshape(kd.exp(kd.einsum("btk,bsk->bts", x, x)) @ x, (-1,)),
+]
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5, 9), (2, 13, 16, 33), (4, 17, 8, 24), (3, 1, 4, 4)])
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+@pytest.mark.parametrize("named", [False, True])
+def test_reshaped_products(number, shape, named):
+    b, t, k, n = shape
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((b, t, k)), rng.standard_normal((k, n))
+    types = {"x": kd.f64["B", "T", "K"], "w": kd.f64["K", "N"]} if named else None
+    kernel = kd.kernel(PROGRAMS[number], types=types)
+    for array in (x, np.asfortranarray(x)):
+        np.testing.assert_allclose(kernel(array, w), kernel.reference(array, w), rtol=1e-9, atol=1e-9)
