@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +23,8 @@ from kdsl.target import Target, host_level
 # What LLVM calls our levels where they are not the host's own. Tuning never changes what a program computes.
 _CPU = {"x86-64-v4": "x86-64-v4", "x86-64-v3": "x86-64-v3", "arm64": "generic"}
 _TRIPLE = {"x86-64-v4": "x86_64-unknown-linux-gnu", "x86-64-v3": "x86_64-unknown-linux-gnu", "arm64": "aarch64-unknown-linux-gnu"}
+# Our texts step through memory with offsets of their own: LLVM's search for better ones takes half its time and finds none.
+_OPTION = "-disable-lsr"
 _counts = {"compiled": 0, "loaded": 0}
 _lock = threading.RLock()
 _names = itertools.count()
@@ -81,13 +84,13 @@ def load_kept(key: str) -> Library | None:
 
 def generator(target: Target) -> str:
     """Everything beside the text that decides the machine code: LLVM's version, the processor and its features."""
-    return repr((_version(), _llvm().llvm_version_info, *_processor(target.level)))
+    return repr((_version(), _llvm().llvm_version_info, _OPTION, *_processor(target.level)))
 
 
 def asm(text: str, target: Target) -> str:
     """The assembly of a module, for looking. Works for any CPU target, also one that this machine cannot run."""
     with _lock:
-        return _machine(target.level).emit_assembly(_parse(text, target))
+        return _generated(_machine(target.level).emit_assembly, _parse(text, target))
 
 
 def compilations() -> dict[str, int]:
@@ -134,7 +137,7 @@ def _machine(level: str) -> Any:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
     return llvm.Target.from_triple(triple).create_target_machine(
-        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small", jit=True
+        cpu=cpu, features=features, opt=2, reloc="pic", codemodel="small", jit=True
     )
 
 
@@ -170,9 +173,18 @@ def _assemble(text: str, target: Target) -> tuple[bytes, str]:
     if function is None:
         raise CompileError("a module without functions", location=False)
     try:
-        return _machine(target.level).emit_object(module), function
+        return _generated(_machine(target.level).emit_object, module), function
     except RuntimeError as error:
         raise CompileError(f"LLVM could not generate code: {error}", location=False) from error
+
+
+def _generated(emit: Callable[[Any], Any], module: Any) -> Any:
+    """`emit(module)`. The option is LLVM's for the whole process: others who use it find it as it was."""
+    _llvm().set_option("kdsl", f"{_OPTION}=true")
+    try:
+        return emit(module)
+    finally:
+        _llvm().set_option("kdsl", f"{_OPTION}=false")
 
 
 def _link(code: bytes, key: str) -> Library | None:
