@@ -35,11 +35,12 @@ class Product:
 class Cut:
     """Beyond these bounds of the line nothing counts: for rows r … r + n - 1 the line runs from lo to hi.
 
-    A bound is (sign, offset): a position `line` counts only if line <= row + below, and only if line >= row - above;
-    None where there is no such bound."""
+    A position `line` counts only if line <= row + below, and only if line >= row - above; None where there is no such bound.
+    `masks`: predicates that are true exactly within bounds of their own, (below, above)."""
 
     below: Extent | None = None
     above: Extent | None = None
+    masks: tuple[tuple[Value, Extent | None, Extent | None], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

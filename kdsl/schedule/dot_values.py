@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import kdsl.dtypes as dt
+from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Axes, Letter, Plan
 from kdsl.ir.ops import Op
@@ -39,6 +40,11 @@ class Expression(Tiles):
 
     def let(self, tile: ir.Tile, hint: str = "t", depth: int | None = None, location: Location | None = None) -> ir.Tile:
         return tile
+
+    def map(self, op: str, parts: list[tuple[ir.Tile, int]], dtype: DType) -> tuple[ir.Tile, int]:
+        if op == "where" and isinstance(parts[0][0], ir.Constant):  # a mask that is known at this place
+            return parts[1] if parts[0][0].value else parts[2]
+        return super().map(op, parts, dtype)
 
 
 class Known(dict):

@@ -30,49 +30,59 @@ def find_cut(facts: Facts, row: Letter, line: Letter, consumers: list[Equation])
         return None
     below: Extent | None = None
     above: Extent | None = None
-    for predicate in {
-        e.operands[0] for e in facts.equations if e.op is Op.WHERE and isinstance(e.operands[0], Value)
-    }:
-        for part, bounds in _parts(facts, predicate, row, line):
-            if not _neutral(facts, part, line, consumers):
-                continue
-            if bounds[0] is not None:
-                below = bounds[0] if below is None else below
-            if bounds[1] is not None:
-                above = bounds[1] if above is None else above
-    return None if below is None and above is None else Cut(below, above)
+    masks: list[tuple[Value, Extent | None, Extent | None]] = []
+    for predicate in dict.fromkeys(e.operands[0] for e in facts.equations if e.op is Op.WHERE):
+        if not isinstance(predicate, Value):
+            continue
+        parts, decided = _parts(facts, predicate, row, line)
+        if decided and len({b is None for b, _ in parts}) == len(parts):  # at most one bound on either side
+            masks.append(
+                (
+                    predicate,
+                    next((b for b, _ in parts if b is not None), None),
+                    next((a for _, a in parts if a is not None), None),
+                )
+            )
+        if parts and _neutral(facts, predicate, line, consumers):
+            for b, a in parts:
+                below = b if below is None else below
+                above = a if above is None else above
+    return None if below is None and above is None else Cut(below, above, tuple(masks))
 
 
 def _parts(
-    facts: Facts, predicate: Operand, row: Letter, line: Letter
-) -> list[tuple[Value, tuple[Extent | None, Extent | None]]]:
-    """Each comparison in a predicate (a conjunction): (the predicate it makes false, (below, above))."""
-    out: list[tuple[Value, tuple[Extent | None, Extent | None]]] = []
-    todo = [predicate]
+    facts: Facts, predicate: Value, row: Letter, line: Letter
+) -> tuple[list[tuple[Extent | None, Extent | None]], bool]:
+    """The bounds (below, above) of each comparison in a predicate, a conjunction; and whether they are all of it."""
+    out: list[tuple[Extent | None, Extent | None]] = []
+    decided = True
+    todo: list[Operand] = [predicate]
     while todo:
-        v = todo.pop()
-        e = facts.made.get(v)  # type: ignore[arg-type]
-        if e is None:
+        e = facts.made.get(todo.pop())  # type: ignore[arg-type]
+        if e is not None and (e.op is Op.AND or e.op in RENAMES):
+            todo += e.operands
             continue
-        if e.op is Op.AND or e.op in RENAMES:
-            todo += e.values
-            continue
-        if e.op not in (Op.LE, Op.LT, Op.GE, Op.GT):
-            continue
-        x, y = (_affine(facts, o, row, line) for o in e.operands)
-        if x is None or y is None:
-            continue
-        if e.op in (Op.LE, Op.LT):
-            x, y = y, x  # now x >= y, or x > y
-        strict = int(e.op in (Op.LT, Op.GT))
-        factors = x[0] - y[0], x[1] - y[1]
-        rest = x[2] - y[2] - strict  # factor * row + factor * line + rest >= 0
-        assert isinstance(predicate, Value)
-        if factors == (1, -1):
-            out.append((predicate, (rest, None)))
-        elif factors == (-1, 1):
-            out.append((predicate, (None, rest)))
-    return out
+        bounds = None if e is None else _bounds(facts, e, row, line)
+        if bounds is None:
+            decided = False
+        else:
+            out.append(bounds)
+    return out, decided
+
+
+def _bounds(facts: Facts, e: Equation, row: Letter, line: Letter) -> tuple[Extent | None, Extent | None] | None:
+    """The bounds (below, above) of a comparison of the row's with the line's index; None for anything else."""
+    if e.op not in (Op.LE, Op.LT, Op.GE, Op.GT):
+        return None
+    x, y = (_affine(facts, o, row, line) for o in e.operands)
+    if x is None or y is None:
+        return None
+    if e.op in (Op.LE, Op.LT):
+        x, y = y, x  # now x >= y, or x > y
+    strict = int(e.op in (Op.LT, Op.GT))
+    factors = x[0] - y[0], x[1] - y[1]
+    rest = x[2] - y[2] - strict  # factor * row + factor * line + rest >= 0
+    return (rest, None) if factors == (1, -1) else (None, rest) if factors == (-1, 1) else None
 
 
 def _affine(facts: Facts, v: Operand, row: Letter, line: Letter) -> Affine | None:
