@@ -127,4 +127,4 @@ MOVEMENT = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.SLICE, Op.PAD, Op
 REDUCTIONS = frozenset({Op.SUM, Op.PROD, Op.MAX, Op.MIN, Op.ANY, Op.ALL, Op.ARGMAX, Op.ARGMIN})
 COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.MAXIMUM, Op.MINIMUM, Op.AND, Op.OR, Op.XOR, Op.EQ, Op.NE, Op.MULHI})
 COMPOSITE = frozenset({Op.SIGMOID, Op.SINH, Op.COSH, Op.ASINH, Op.ACOSH, Op.ATANH})  # transforms/expand.py writes them out
-CORE = frozenset(Op) - COMPOSITE - {Op.CALL, Op.STOP_GRADIENT, Op.BARRIER}  # what is left after expand: planners and emitters
+CORE = frozenset(Op) - COMPOSITE - {Op.CALL, Op.STOP_GRADIENT, Op.BARRIER, Op.SEARCHSORTED}  # what is left after expand: planners and emitters

@@ -11,6 +11,7 @@ of a composite fold into their neighbours: sigmoid(u * 2) is 1 / (1 + exp(u * -2
     acosh(x)        log1p(t + sqrt(2*t + t*t)), t = x - 1   large: log(x) + log(2);  below 1 NaN
     atanh(x)        log1p(2*a / (1 - a)) / 2
     x ** c          c = 4, -2: products;  c = 0.5, -0.5: sqrt, with pow's answers at -0.0 and -inf
+    searchsorted    how many elements are less than (right: at most) the value; NaN counts as the greatest
 Each is within 4 ulp of f32 and f64 and right at 0 (with its sign), infinity and NaN. Read before: ir/ops.py.
 Read next: transforms/views.py.
 """
@@ -21,6 +22,7 @@ import math
 from collections.abc import Callable
 
 import kdsl.transforms.simplify  # noqa: F401  (registers the rules)
+from kdsl.dtypes import i64
 from kdsl.ir.ops import CORE, Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value, users
 from kdsl.transforms.prune import prune
@@ -75,6 +77,8 @@ def _replay(b: Simplifier, function: Function, environment: dict[Value, Operand]
             environment[e.result] = b.emit(Op.DIV, other, gates[b.as_value(gate)])
         elif e.op in WRITTEN:
             environment[e.result] = WRITTEN[e.op](b, b.as_value(x[0]))
+        elif e.op is Op.SEARCHSORTED:
+            environment[e.result] = _place(b, b.as_value(x[0]), b.as_value(x[1]), e.attributes["side"])
         elif e.op is Op.POW and (special := _power(b, e, x)) is not None:
             environment[e.result] = special
         else:
@@ -164,3 +168,17 @@ def _power(b: Simplifier, e: Equation, operands: list[Operand]) -> Operand | Non
         return root if c > 0 else b.emit(Op.DIV, 1.0, root)
     square = b.emit(Op.MUL, x, x)
     return b.emit(Op.MUL, square, square) if c == 4 else b.emit(Op.DIV, 1.0, square)
+
+
+def _place(b: Simplifier, x: Value, v: Value, side: str) -> Operand:
+    """Where v belongs in the sorted x: the count of elements before it."""
+    shape = (*v.shape, x.shape[0])
+    elements = b.as_value(b.emit(Op.BROADCAST, x, shape=shape, axes=(len(v.shape),)))
+    wanted = b.as_value(b.emit(Op.BROADCAST, v, shape=shape, axes=tuple(range(len(v.shape)))))
+    before = b.emit(Op.LT if side == "left" else Op.LE, elements, wanted)
+    if x.dtype.is_floating:
+        last = b.emit(Op.IS_NAN, wanted)
+        if side == "left":
+            last = b.emit(Op.AND, last, b.emit(Op.NOT, b.emit(Op.IS_NAN, elements)))
+        before = b.emit(Op.OR, before, last)
+    return b.emit(Op.SUM, b.emit(Op.CAST, before, dtype=i64), axes=(len(v.shape),))

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from kdsl.ir.frame import IndexCheck
+from kdsl.ir.frame import Illegal, IndexCheck
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder, result_type
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.transforms.free import is_alias
+from kdsl.transforms.letters import letters_of
 
 INDEXED = {Op.TAKE: "axis", Op.TAKE_ALONG: "axis", Op.SCATTER_ADD: "axis", Op.SCATTER_ALONG: "axis"}
 
@@ -53,6 +54,7 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
         results.append(v)
     checks = _checks(equations, made, emit)
     equations = [q for e in equations for q in _scatter_as_kernels_can(e)]
+    equations = [q for e in equations for q in _reshape_as_kernels_can(e, strides)]
     live = _live(equations, [*results, *(v for c in checks for v in (c.largest, c.least))])
     hidden = tuple(dict.fromkeys(v for c in checks for v in (c.largest, c.least)))
     ready = replace(function, equations=tuple(live), results=(*results, *hidden))
@@ -82,6 +84,24 @@ def _checks(equations: list[Equation], made: Mapping[Value, Equation], emit) -> 
                 ends[index] = same, same
         checks.append(IndexCheck(extent, *ends[index], e.location))
     return checks
+
+
+def _reshape_as_kernels_can(e: Equation, strides: Mapping[Value, Shape]) -> list[Equation]:
+    """A reshape to nothing is made anew; one that tears axes of an argument with gaps reads a copy of it."""
+    if e.op is not Op.RESHAPE:
+        return [e]
+    (x,) = e.values
+    if e.result.type.count == 0 and x.shape != e.result.shape:
+        attributes = {"value": 0, "shape": e.result.shape, "dtype": e.result.dtype}
+        return [Equation(e.result, Op.FULL, (), attributes, e.location)]
+    if x not in strides:
+        return [e]
+    try:
+        letters_of([e])
+    except Illegal:
+        copy = Equation(Value(x.type, x.name), Op.BARRIER, (x,), {}, e.location)
+        return [copy, replace(e, operands=(copy.result,))]
+    return [e]
 
 
 def _scatter_as_kernels_can(e: Equation) -> list[Equation]:
