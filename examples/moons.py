@@ -2,8 +2,8 @@
 
     python examples/moons.py [--plot moons.png]
 
-Prints the loss curve: 0.895844 at step 0, 0.010978370 at step 99, accuracy 100 %. Data, initial weights, loss and learning rate are
-those of micrograd's notebook (commit c911406), so the numbers can be compared digit by digit.
+Prints the loss curve: 0.895844 at step 0, 0.010978370 at step 99, accuracy 100 %. Data, initial weights, loss and learning
+rate are those of micrograd's notebook (commit c911406), so the numbers can be compared digit by digit.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def plot(model: nn.MLP, X: np.ndarray, y: np.ndarray, path: str) -> None:
     """Draw the decision boundary."""
     from matplotlib.figure import Figure
 
-    a, b = np.meshgrid(np.arange(X[:, 0].min() - 1, X[:, 0].max() + 1, 0.05), np.arange(X[:, 1].min() - 1, X[:, 1].max() + 1, 0.05))
+    a, b = np.meshgrid(
+        np.arange(X[:, 0].min() - 1, X[:, 0].max() + 1, 0.05), np.arange(X[:, 1].min() - 1, X[:, 1].max() + 1, 0.05)
+    )
     with nn.no_grad():
         z = model(np.column_stack([a.ravel(), b.ravel()])).numpy().reshape(a.shape)
     figure = Figure(figsize=(5, 5))

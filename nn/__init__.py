@@ -3,7 +3,7 @@
 from nn import data, functional, init, optim
 from nn.functional import manual_seed
 from nn.gpt import GPT, GPTConfig
-from nn.layers import GELU, CausalSelfAttention, Dropout, Embedding, LayerNorm, Linear, ReLU, RMSNorm
+from nn.layers import GELU, CausalSelfAttention, Dropout, Embedding, LayerNorm, Linear, ReLU, ResidualLinear, RMSNorm
 from nn.mlp import MLP
 from nn.module import Module, ModuleList, Parameter, Sequential
 from nn.serialization import load, save
@@ -12,6 +12,6 @@ from nn.trainer import Trainer, TrainerConfig
 
 __all__ = [
     "GELU", "GPT", "MLP", "CausalSelfAttention", "Dropout", "Embedding", "GPTConfig", "LayerNorm", "Linear", "Module", "ModuleList",
-    "Parameter", "RMSNorm", "ReLU", "Sequential", "Tensor", "Trainer", "TrainerConfig", "data", "functional", "grad_enabled", "init",
+    "Parameter", "RMSNorm", "ReLU", "ResidualLinear", "Sequential", "Tensor", "Trainer", "TrainerConfig", "data", "functional", "grad_enabled", "init",
     "load", "manual_seed", "no_grad", "optim", "save",
 ]  # fmt: skip

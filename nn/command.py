@@ -46,13 +46,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kdsl", description="kdsl: kernels from NumPy-style expressions, and models built on them")
+    parser = argparse.ArgumentParser(
+        prog="kdsl", description="kdsl: kernels from NumPy-style expressions, and models built on them"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train a GPT on text, all arithmetic in kernels that kdsl compiled")
     train.add_argument("model", nargs="?", default="gpt", choices=["gpt"])
     train.add_argument("--text", type=Path, help="a UTF-8 file (default: the Python standard library's own sources)")
-    train.add_argument("--out", type=Path, default=Path("runs/gpt"), help="folder for checkpoint, vocabulary and loss curve (default %(default)s)")
-    train.add_argument("--preset", default="gpt-micro", choices=sorted(nn.gpt.PRESETS), help="layers, heads and width (default %(default)s: 4, 4, 128)")
+    train.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/gpt"),
+        help="folder for checkpoint, vocabulary and loss curve (default %(default)s)",
+    )
+    train.add_argument(
+        "--preset",
+        default="gpt-micro",
+        choices=sorted(nn.gpt.PRESETS),
+        help="layers, heads and width (default %(default)s: 4, 4, 128)",
+    )
     train.add_argument("--block", type=_positive, default=64, help="characters a sample (default %(default)s)")
     train.add_argument("--batch", type=_positive, default=16, help="samples a step (default %(default)s)")
     train.add_argument("--steps", type=_positive, default=1500, help="updates (default %(default)s)")
@@ -64,12 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--out", type=Path, default=Path("runs/gpt"), help="folder of the run (default %(default)s)")
     generate.add_argument("--prompt", default=PROMPT, help="how the text begins (default %(default)r)")
     generate.add_argument("--tokens", type=_positive, default=400, help="characters to write (default %(default)s)")
-    generate.add_argument("--temperature", type=float, default=0.8, help="less is likelier, more is bolder (default %(default)s)")
+    generate.add_argument(
+        "--temperature", type=float, default=0.8, help="less is likelier, more is bolder (default %(default)s)"
+    )
     generate.add_argument("--top-k", type=_positive, help="draw from this many likeliest characters only")
     generate.add_argument("--seed", type=int, default=0)
     show = commands.add_parser("show", help="print the stages of a kernel in a Python file")
     show.add_argument("place", help="FILE:KERNEL")
-    show.add_argument("types", nargs="*", help="a type a parameter, such as 'f32[64,128]' (not needed where annotations fix the sizes)")
+    show.add_argument(
+        "types",
+        nargs="*",
+        help="a type a parameter, such as 'f32[64,128]' (not needed where annotations fix the sizes)",
+    )
     show.add_argument("--stage", help="only this stage")
     commands.add_parser("doctor", help="say what this machine offers and what is missing")
     return parser
@@ -87,7 +105,9 @@ def _train(options: Any) -> int:
     text = _text(options.text)
     data = nn.data.CharacterText.from_text(text)
     if len(data.held_out) < options.block + 2:
-        raise Mistake(f"the text is too short: its held-out tenth has {len(data.held_out)} characters, a sample {options.block + 1}")
+        raise Mistake(
+            f"the text is too short: its held-out tenth has {len(data.held_out)} characters, a sample {options.block + 1}"
+        )
     if not 0 <= options.dropout < 1 or not options.lr > 0:
         raise Mistake("--dropout is at least 0 and less than 1, --lr more than 0")
     nn.manual_seed(options.seed)
@@ -103,23 +123,34 @@ def _train(options: Any) -> int:
     trainer = nn.Trainer(
         model,
         lambda step: data.batch(step, options.batch, options.block, options.seed),
-        nn.TrainerConfig(steps=options.steps, lr=options.lr, warmup=min(100, options.steps // 10), evaluate_every=max(1, options.steps // 15)),
+        nn.TrainerConfig(
+            steps=options.steps,
+            lr=options.lr,
+            warmup=min(100, options.steps // 10),
+            evaluate_every=max(1, options.steps // 15),
+        ),
         options.out,
         lambda step: data.batch(step, options.batch, options.block, options.seed + 1, "held_out"),
     )
     size = sum(p.numel() for p in model.parameters())
     source = options.text or "the Python standard library"
-    print(f"{options.preset}: {size:,} parameters, {len(data.vocabulary)} characters; {len(text):,} characters of {source}")
+    print(
+        f"{options.preset}: {size:,} parameters, {len(data.vocabulary)} characters; {len(text):,} characters of {source}"
+    )
     if _begin(options, about):
         trainer.resume()
         print(f"resuming at step {trainer.step} of {options.steps}")
     else:
         print(f"--- a sample before training ---\n{_sample(model, data, PROMPT, 120)}\n---", flush=True)
     if not trainer.run():
-        print(f"interrupted at step {trainer.step} of {options.steps}; saved in {options.out}: the same command resumes")
+        print(
+            f"interrupted at step {trainer.step} of {options.steps}; saved in {options.out}: the same command resumes"
+        )
         return 130
     held_out, bigram = trainer.evaluate(64), data.bigram_loss()
-    plot_losses(trainer.losses, trainer.held_out_losses, options.out / "losses.png", ("character bigram, held out", bigram))
+    plot_losses(
+        trainer.losses, trainer.held_out_losses, options.out / "losses.png", ("character bigram, held out", bigram)
+    )
     print(f"held-out loss {held_out:.3f} nats a character; a character bigram has {bigram:.3f}")
     print(f"--- a sample after training ---\n{_sample(model, data, PROMPT, 400)}\n---")
     print(f"checkpoint {options.out / 'checkpoint.safetensors'}, loss curve {options.out / 'losses.png'}")
@@ -148,9 +179,15 @@ def _begin(options: Any, about: dict[str, Any]) -> bool:
         checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
         before = _described(options.out)["settings"]
-        other = [f"--{name} {value}" if name != "text" else "another --text" for name, value in before.items() if about["settings"][name] != value]
+        other = [
+            f"--{name} {value}" if name != "text" else "another --text"
+            for name, value in before.items()
+            if about["settings"][name] != value
+        ]
         if other:
-            raise Mistake(f"{options.out} holds a run with {', '.join(other)}: say the same to resume it, --fresh to start anew, or another --out")
+            raise Mistake(
+                f"{options.out} holds a run with {', '.join(other)}: say the same to resume it, --fresh to start anew, or another --out"
+            )
         return True
     described.write_text(json.dumps(about), encoding="utf-8")
     return False
@@ -162,7 +199,9 @@ def _described(folder: Path) -> Any:
         about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         return {key: about[key] for key in ("model", "vocabulary", "settings")}
     except (OSError, ValueError, KeyError):
-        raise Mistake(f"{folder / 'run.json'} is missing or damaged: train anew with --fresh, or name another --out") from None
+        raise Mistake(
+            f"{folder / 'run.json'} is missing or damaged: train anew with --fresh, or name another --out"
+        ) from None
 
 
 # --- generate -------------------------------------------------------------------------------------------------------------------
@@ -184,7 +223,14 @@ def _generate(options: Any) -> int:
     return 0
 
 
-def _sample(model: nn.GPT, data: nn.data.CharacterText, prompt: str, tokens: int, temperature: float = 0.8, top_k: int | None = None) -> str:
+def _sample(
+    model: nn.GPT,
+    data: nn.data.CharacterText,
+    prompt: str,
+    tokens: int,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+) -> str:
     ids = data.encode(prompt)[None, :]  # (1, T)
     return data.decode(model.generate(ids, tokens, temperature, do_sample=True, top_k=top_k)[0])
 

@@ -75,4 +75,6 @@ class CharacterText:
         np.add.at(counts, (self.train[:-1], self.train[1:]), 1)
         pairs = Counter(zip(self.held_out[:-1].tolist(), self.held_out[1:].tolist()))
         totals = counts.sum(1)
-        return sum(k * (math.log(totals[a]) - math.log(counts[a, b])) for (a, b), k in pairs.items()) / sum(pairs.values())
+        return sum(k * (math.log(totals[a]) - math.log(counts[a, b])) for (a, b), k in pairs.items()) / sum(
+            pairs.values()
+        )

@@ -116,6 +116,16 @@ def dropout(x, key, step, *, p):
     return kd.where(keep, x * (1.0 / (1.0 - p)), 0.0)
 
 
+@function("... I", "O I", "O", "... O", None, None)
+def linear_residual(x, w, b, r, key=None, step=None, *, p=0.0):
+    """r + dropout(x @ w.T + b) in one kernel: what ends a branch of a residual network.
+
+    Shapes    x (..., I), w (O, I), b (O,), r (..., O) -> (..., O); key and step as in `dropout`, needed where p > 0
+    """
+    y = x @ w.T + b
+    return r + (dropout.function(y, key, step, p=p) if p else y)
+
+
 # --- attention ------------------------------------------------------------------------------------------------------------------
 @function("batch time C", None, None)
 def causal_attention(qkv, key=None, step=None, *, heads, p=0.0):
@@ -128,7 +138,9 @@ def causal_attention(qkv, key=None, step=None, *, heads, p=0.0):
     Source    Vaswani and others 2017, "Attention is all you need"; Dao and others 2022, "FlashAttention"
     """
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    q, k, v = (kd.permute_dims(part.reshape((B, T, heads, C // heads)), (0, 2, 1, 3)) for part in kd.split(qkv, 3, axis=-1))  # (B, H, T, D)
+    q, k, v = (
+        kd.permute_dims(part.reshape((B, T, heads, C // heads)), (0, 2, 1, 3)) for part in kd.split(qkv, 3, axis=-1)
+    )  # (B, H, T, D)
     s = (q @ k.mT) * (1.0 / math.sqrt(C // heads))  # (B, H, T, T)
     i, j = kd.arange(T)[:, None], kd.arange(T)[None, :]
     a = softmax.function(kd.where(j <= i, s, -math.inf))

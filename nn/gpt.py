@@ -19,7 +19,7 @@ import kdsl as kd
 from nn import functional as F
 from nn import init
 from nn.kernels import layer
-from nn.layers import CausalSelfAttention, Dropout, Embedding, LayerNorm, Linear
+from nn.layers import CausalSelfAttention, Dropout, Embedding, LayerNorm, Linear, ResidualLinear
 from nn.module import Module, ModuleList
 from nn.tensor import Tensor, apply, no_grad
 
@@ -64,13 +64,12 @@ class Block(Module):
         self.ln_1 = LayerNorm(C)
         self.attn = CausalSelfAttention(C, config.n_head, config.attn_pdrop, config.resid_pdrop)
         self.ln_2 = LayerNorm(C)
-        self.c_fc, self.c_proj = Linear(C, 4 * C), Linear(4 * C, C)
-        self.dropout = Dropout(config.resid_pdrop)
+        self.c_fc, self.c_proj = Linear(C, 4 * C), ResidualLinear(4 * C, C, config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))  # (B, T, C)
+        x = self.attn(self.ln_1(x), x)  # (B, T, C)
         h = F.linear_gelu(self.ln_2(x), self.c_fc.weight, self.c_fc.bias)  # (B, T, 4C)
-        return x + self.dropout(self.c_proj(h))  # (B, T, C)
+        return self.c_proj(h, x)  # (B, T, C)
 
 
 class GPT(Module):
@@ -140,7 +139,9 @@ def _greedy(logits):
 def _sample(logits, key, step, inverse_temperature, *, top_k):
     """A draw from softmax(logits / temperature) by the Gumbel trick: argmax of logits plus -log(-log u)."""
     if top_k is not None and top_k < logits.shape[-1]:
-        larger = kd.sum(kd.astype(logits[:, None, :] > logits[:, :, None], kd.i32), axis=-1)  # (B, V): how many beat each
+        larger = kd.sum(
+            kd.astype(logits[:, None, :] > logits[:, :, None], kd.i32), axis=-1
+        )  # (B, V): how many beat each
         logits = kd.where(larger < top_k, logits, -math.inf)
     u = kd.random.uniform(kd.random.fold_in(key, step), logits.shape)
     return kd.argmax(logits * inverse_temperature - kd.log(-kd.log(u + 1e-20)), axis=-1)

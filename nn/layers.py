@@ -80,8 +80,7 @@ class Dropout(Module):
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0.0:
             return x
-        key, step = F.generator.draw()
-        return F.dropout(x, key, step, p=self.p)
+        return F.dropout(x, *F.generator.draw(), p=self.p)
 
     def describe(self) -> str:
         return f"p={self.p}"
@@ -101,25 +100,42 @@ class GELU(Module):
         return F.gelu(x)
 
 
+class ResidualLinear(Linear):
+    """A Linear that ends a branch: r + dropout(x @ weight.T + bias), in one kernel."""
+
+    def __init__(self, in_features: int, out_features: int, p: float = 0.0) -> None:
+        super().__init__(in_features, out_features)
+        self.p = p
+
+    def forward(self, x: Any, r: Any) -> Tensor:  # type: ignore[override]
+        if not self.training or self.p == 0.0:
+            return F.linear_residual(x, self.weight, self.bias, r)
+        return F.linear_residual(x, self.weight, self.bias, r, *F.generator.draw(), p=self.p)
+
+    def describe(self) -> str:
+        return f"{super().describe()}, p={self.p}"
+
+
 class CausalSelfAttention(Module):
-    """Attention of each position to those before it: projections to queries, keys and values, `heads` heads, output projection."""
+    """r + attention(x): attention of each position to itself and those before it, `heads` heads at once.
+
+    x goes to queries, keys and values (c_attn); the heads' outputs side by side go back to the residual stream r (c_proj).
+    """
 
     def __init__(self, width: int, heads: int, attn_pdrop: float = 0.0, resid_pdrop: float = 0.0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.attn_pdrop = heads, attn_pdrop
-        self.c_attn, self.c_proj = Linear(width, 3 * width), Linear(width, width)
-        self.resid_dropout = Dropout(resid_pdrop)
+        self.c_attn, self.c_proj = Linear(width, 3 * width), ResidualLinear(width, width, resid_pdrop)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Any, r: Any) -> Tensor:
         qkv = self.c_attn(x)  # (B, T, 3C)
         if self.training and self.attn_pdrop:
-            key, step = F.generator.draw()
-            y = F.causal_attention(qkv, key, step, heads=self.heads, p=self.attn_pdrop)
+            y = F.causal_attention(qkv, *F.generator.draw(), heads=self.heads, p=self.attn_pdrop)  # (B, T, C)
         else:
-            y = F.causal_attention(qkv, heads=self.heads)
-        return self.resid_dropout(self.c_proj(y))  # (B, T, C)
+            y = F.causal_attention(qkv, heads=self.heads)  # (B, T, C)
+        return self.c_proj(y, r)  # (B, T, C)
 
     def describe(self) -> str:
-        return f"heads={self.heads}"
+        return f"heads={self.heads}, attn_pdrop={self.attn_pdrop}"

@@ -148,7 +148,9 @@ class Optimizer:
             for group in self.groups:
                 for dtype in dict.fromkeys(p.dtype for p in group["params"]):
                     own = [p for p in group["params"] if p.grad is not None and p.dtype == dtype]
-                    zeros = {id(p): dict.fromkeys(self.names, np.zeros(p.shape, dtype)) for p in own if id(p) not in known}
+                    zeros = {
+                        id(p): dict.fromkeys(self.names, np.zeros(p.shape, dtype)) for p in own if id(p) not in known
+                    }
                     arrays = {name: [{**known, **zeros}[id(p)][name] for p in own] for name in self.names}
                     if own:
                         self._rows.append((group, Row(own, arrays)))

@@ -44,7 +44,9 @@ class Node:
 
     __slots__ = ("outputs", "parents", "pullback")
 
-    def __init__(self, pullback: Callable[..., tuple[Any, ...]], parents: tuple[Tensor, ...], outputs: list[Tensor]) -> None:
+    def __init__(
+        self, pullback: Callable[..., tuple[Any, ...]], parents: tuple[Tensor, ...], outputs: list[Tensor]
+    ) -> None:
         self.pullback, self.parents, self.outputs = pullback, parents, outputs
 
 
@@ -136,9 +138,13 @@ class Tensor:
         """Add d self / d leaf to the `grad` of every leaf that requires it. Without `gradient`, self must have one element."""
         if gradient is None:
             if self.data.size != 1:
-                raise RuntimeError(f"backward() of a tensor of shape {self.shape} needs a gradient of that shape: y.backward(g)")
+                raise RuntimeError(
+                    f"backward() of a tensor of shape {self.shape} needs a gradient of that shape: y.backward(g)"
+                )
             gradient = np.ones(self.shape, self.dtype)
-        gradients: dict[int, np.ndarray] = {id(self): gradient.data if isinstance(gradient, Tensor) else np.asarray(gradient, self.dtype)}
+        gradients: dict[int, np.ndarray] = {
+            id(self): gradient.data if isinstance(gradient, Tensor) else np.asarray(gradient, self.dtype)
+        }
         if self.node is None:
             _leave(self, gradients)
         for node in _from_last_to_first(self):

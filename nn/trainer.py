@@ -46,9 +46,18 @@ class TrainerConfig:
 class Trainer:
     """Runs `config.steps` steps of training; `folder` is where the run is kept (nothing is kept if None)."""
 
-    def __init__(self, model: Module, batch: Batch, config: TrainerConfig, folder: Path | None = None, held_out: Batch | None = None) -> None:
+    def __init__(
+        self,
+        model: Module,
+        batch: Batch,
+        config: TrainerConfig,
+        folder: Path | None = None,
+        held_out: Batch | None = None,
+    ) -> None:
         self.model, self.batch, self.config, self.folder, self.held_out = model, batch, config, folder, held_out
-        self.optimizer = AdamW(decay_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, max_norm=config.max_norm)
+        self.optimizer = AdamW(
+            decay_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, max_norm=config.max_norm
+        )
         self.step = 0
         self.losses: list[float] = []
         self.held_out_losses: list[tuple[int, float]] = []
@@ -146,7 +155,9 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def plot_losses(losses: list[float], held_out: list[tuple[int, float]], path: Path, baseline: tuple[str, float] | None = None) -> None:
+def plot_losses(
+    losses: list[float], held_out: list[tuple[int, float]], path: Path, baseline: tuple[str, float] | None = None
+) -> None:
     """Draw the loss curve to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -44,14 +44,18 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, text):
     """Ctrl-C after some steps saves and says so in one line; the same command goes on, with the losses of a run in one piece."""
     command = [sys.executable, "-m", "nn.command", "train", *text, *TINY, "--steps", "100", "--dropout", "0.1", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=120)
-    run = subprocess.Popen([*command, str(tmp_path / "parts")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*command, str(tmp_path / "parts")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     seen = ""
     while not re.search(r"[1-9]\d*/100 \[", seen) and run.poll() is None:
         seen += os.read(run.stderr.fileno(), 4096).decode()
     run.send_signal(signal.SIGINT)
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert said.splitlines()[-1].startswith("interrupted at step ") and "the same command resumes" in said.splitlines()[-1]
+    assert (
+        said.splitlines()[-1].startswith("interrupted at step ") and "the same command resumes" in said.splitlines()[-1]
+    )
     again = subprocess.run([*command, str(tmp_path / "parts")], check=True, capture_output=True, text=True, timeout=120)
     assert "resuming at step" in again.stdout
     whole, parts = (nn.load(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts"))
@@ -102,7 +106,10 @@ def test_show(tmp_path, capsys):
         (["train", "--text", "nowhere.txt"], "cannot read nowhere.txt: No such file"),
         (["train", "--text", "bytes"], "bytes is not UTF-8 text"),
         (["train", "--text", "short"], "the text is too short"),
-        (["generate", "--out", "nowhere"], "there is no trained model in nowhere: run `kdsl train --out nowhere` first"),
+        (
+            ["generate", "--out", "nowhere"],
+            "there is no trained model in nowhere: run `kdsl train --out nowhere` first",
+        ),
         (["show", "k.py"], "write FILE:KERNEL"),
         (["show", "nowhere.py:f"], "there is no Python file 'nowhere.py'"),
         (["show", "k.py:triple"], "k.py has no kernel 'triple'; it has double, add"),

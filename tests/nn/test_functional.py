@@ -56,6 +56,20 @@ def test_linear(shape):
     compare(F.linear_gelu, lambda x, w, b: torch.nn.functional.gelu(x @ w.T + b, approximate="tanh"), x, w, b)
 
 
+def test_linear_residual_is_the_sum_and_its_dropout_has_one_mask():
+    x, w, b, r = array(3, 7, 12), array(5, 12), array(5), array(3, 7, 5)
+    compare(F.linear_residual, lambda x, w, b, r: r + torch.nn.functional.linear(x, w, b), x, w, b, r)
+    nn.manual_seed(0)
+    key, step = F.generator.draw()
+    mask = F.dropout(np.ones((3, 7, 5), np.float32), key, step, p=0.5).numpy()
+    t = torch.from_numpy(mask)
+    compare(
+        lambda x, w, b, r: F.linear_residual(x, w, b, r, key, step, p=0.5),
+        lambda x, w, b, r: r + torch.nn.functional.linear(x, w, b) * t,
+        x, w, b, r,
+    )  # fmt: skip
+
+
 def test_embedding_adds_the_gradients_of_equal_ids():
     ids, table = rng.integers(0, 10, (3, 7)), array(10, 5)
     compare(F.embedding, torch.nn.functional.embedding, ids, table)

@@ -6,7 +6,16 @@ import pytest
 import kdsl as kd
 import nn
 
-CONFIG = {"vocab_size": 11, "block_size": 9, "n_layer": 2, "n_head": 2, "n_embd": 12, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
+CONFIG = {
+    "vocab_size": 11,
+    "block_size": 9,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 12,
+    "embd_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
 
 
 def make(**changes):
@@ -114,7 +123,22 @@ def test_a_training_step_does_no_numpy_arithmetic(monkeypatch):
     """Everything floating runs in kernels: NumPy's ufuncs, matmul and reductions raise."""
     t = trainer(None, steps=4)
     t.train_step()
-    reductions = ("matmul", "dot", "einsum", "sum", "mean", "max", "min", "prod", "tensordot", "var", "std", "cumsum", "clip", "linalg")
+    reductions = (
+        "matmul",
+        "dot",
+        "einsum",
+        "sum",
+        "mean",
+        "max",
+        "min",
+        "prod",
+        "tensordot",
+        "var",
+        "std",
+        "cumsum",
+        "clip",
+        "linalg",
+    )
     for name, value in [(name, getattr(np, name)) for name in dir(np)]:
         if isinstance(value, np.ufunc) or (name in reductions and callable(value)):
             monkeypatch.setattr(np, name, Forbidden(value))
