@@ -242,7 +242,15 @@ class Ranges:
 
 
 def _canonical(e: Size) -> Extent:
-    """b * (x // b) written as x - x % b, and (x + c) // b with 0 <= c < b."""
+    """b * (x // b) written as x - x % b, and (x + c) // b with 0 <= c < b, until nothing changes."""
+    before: Extent = e
+    out = _opened(e)
+    while out != before and isinstance(out, Size):
+        before, out = out, _opened(out)
+    return out
+
+
+def _opened(e: Size) -> Extent:
     out: Extent = e
     for monomial, factor in e.terms.items():
         for atom in monomial:
