@@ -11,7 +11,8 @@ from nn.tensor import Tensor, grad_enabled, no_grad
 from nn.trainer import Trainer, TrainerConfig
 
 __all__ = [
-    "GELU", "GPT", "MLP", "CausalSelfAttention", "Dropout", "Embedding", "GPTConfig", "LayerNorm", "Linear", "Module", "ModuleList",
-    "Parameter", "RMSNorm", "ReLU", "ResidualLinear", "Sequential", "Tensor", "Trainer", "TrainerConfig", "data", "functional", "grad_enabled", "init",
-    "load", "manual_seed", "no_grad", "optim", "save",
+    "GELU", "GPT", "MLP", "CausalSelfAttention", "Dropout", "Embedding", "GPTConfig", "LayerNorm", "Linear",
+    "Module", "ModuleList", "Parameter", "RMSNorm", "ReLU", "ResidualLinear", "Sequential", "Tensor",
+    "Trainer", "TrainerConfig", "data", "functional", "grad_enabled", "init", "load", "manual_seed",
+    "no_grad", "optim", "save",
 ]  # fmt: skip

@@ -186,7 +186,8 @@ def _begin(options: Any, about: dict[str, Any]) -> bool:
         ]
         if other:
             raise Mistake(
-                f"{options.out} holds a run with {', '.join(other)}: say the same to resume it, --fresh to start anew, or another --out"
+                f"{options.out} holds a run with {', '.join(other)}: say the same to resume it, "
+                "--fresh to start anew, or another --out"
             )
         return True
     described.write_text(json.dumps(about), encoding="utf-8")

@@ -69,7 +69,7 @@ class CharacterText:
         return ids[rows], ids[rows + 1]
 
     def bigram_loss(self) -> float:
-        """The held-out cross-entropy, in nats a character, of the best table of character pairs (counts of the training part plus one)."""
+        """The held-out cross-entropy, in nats a character, of a table of character pairs: the training part's counts plus one."""
         n = len(self.vocabulary)
         counts = np.ones((n, n))
         np.add.at(counts, (self.train[:-1], self.train[1:]), 1)

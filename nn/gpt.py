@@ -24,8 +24,9 @@ from nn.module import Module, ModuleList
 from nn.tensor import Tensor, apply, no_grad
 
 PRESETS = {  # n_layer, n_head, n_embd
-    "openai-gpt": (12, 12, 768), "gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "gpt2-large": (36, 20, 1280), "gpt2-xl": (48, 25, 1600),
-    "gopher-44m": (8, 16, 512), "gpt-mini": (6, 6, 192), "gpt-micro": (4, 4, 128), "gpt-nano": (3, 3, 48),
+    "openai-gpt": (12, 12, 768), "gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600), "gopher-44m": (8, 16, 512), "gpt-mini": (6, 6, 192), "gpt-micro": (4, 4, 128),
+    "gpt-nano": (3, 3, 48),
 }  # fmt: skip
 
 
@@ -94,7 +95,7 @@ class GPT(Module):
 
     def forward(self, ids: Any, targets: Any = None) -> Any:
         ids = F.detached(ids)
-        B, T = ids.shape
+        T = ids.shape[1]
         if self.config.block_size < T:
             raise ValueError(f"{T} positions are more than the block size {self.config.block_size}")
         x = self.drop(apply(_embed, ids, self.wte.weight, self.wpe.weight))  # (B, T, C)

@@ -42,8 +42,10 @@ def _sgd(p: kd.floating["N"], g: kd.floating["N"], v: kd.floating["N"], lr: kd.f
 
 
 @kd.kernel
-def _adamw(p: kd.floating["N"], g: kd.floating["N"], m: kd.floating["N"], v: kd.floating["N"], lr: kd.f32, step: kd.f32, scale: kd.f32,
-           *, beta1, beta2, eps, weight_decay):  # fmt: skip
+def _adamw(
+    p: kd.floating["N"], g: kd.floating["N"], m: kd.floating["N"], v: kd.floating["N"],
+    lr: kd.f32, step: kd.f32, scale: kd.f32, *, beta1, beta2, eps, weight_decay,
+):  # fmt: skip
     """m' = b1 m + (1-b1) g;  v' = b2 v + (1-b2) g^2;  p' = p (1 - lr wd) - lr m'/(1-b1^t) / (sqrt(v'/(1-b2^t)) + eps)
 
     Source    Loshchilov and Hutter 2019, "Decoupled weight decay regularization"

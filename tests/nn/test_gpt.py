@@ -104,7 +104,7 @@ def test_nothing_is_compiled_after_the_second_step_or_the_second_token():
 
 
 class Forbidden:
-    """Stands in for a function of NumPy: raises when it, or one of its methods (reduce, at, outer …), is given floating-point data."""
+    """Stands in for a function of NumPy: it, and its methods (reduce, at …), raise on floating-point data."""
 
     def __init__(self, function):
         self._function = function

@@ -69,8 +69,10 @@ def test_a_long_tape_does_not_recurse():
 @pytest.mark.parametrize(
     "expression",
     [
-        "a + b", "a - b", "a * b", "a / b", "a ** 3", "2.0 - a", "1.0 / b", "-a", "a.exp()", "b.log()", "b.sqrt()", "a.tanh()", "a.sigmoid()", "a.relu()",
-        "a.sum()", "a.sum(0)", "a.mean(1, True)", "a.reshape(12)", "a.permute(1, 0)", "a[1:, ::2]", "a[2]", "a @ c", "a.abs()", "a.amax(1)", "a + d", "d * a",
+        "a + b", "a - b", "a * b", "a / b", "a ** 3", "2.0 - a", "1.0 / b", "-a", "a.exp()", "b.log()",
+        "b.sqrt()", "a.tanh()", "a.sigmoid()", "a.relu()", "a.sum()", "a.sum(0)", "a.mean(1, True)",
+        "a.reshape(12)", "a.permute(1, 0)", "a[1:, ::2]", "a[2]", "a @ c", "a.abs()", "a.amax(1)", "a + d",
+        "d * a",
     ],
 )  # fmt: skip
 def test_operators_equal_torch(expression):
