@@ -159,7 +159,7 @@ class Maker:
         others = [v for v in self.values if v.shape and k in v.shape]
         y = self.pick(others)
         at = self.draw(st.sampled_from([i for i, n in enumerate(y.shape) if n == k]))
-        left = tuple(f"l{i}" for i in range(len(x.shape) - 1)) + ("k",)
+        left = (*(f"l{i}" for i in range(len(x.shape) - 1)), "k")
         right = tuple("k" if i == at else f"r{i}" for i in range(len(y.shape)))
         if len(left) + len(right) <= 6:
             out = [c for c in (*left, *right) if c != "k"]
@@ -361,7 +361,9 @@ SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan, 1.0)
 
 
 @st.composite
-def programs(draw, dtypes=("f32",), smooth=False, steps=8, only=Maker.STEPS, extents=EXTENTS, named=False, special=False, most=3000):
+def programs(
+    draw, dtypes=("f32",), smooth=False, steps=8, only=Maker.STEPS, extents=EXTENTS, named=False, special=False, most=3000
+):  # fmt: skip
     """A program of up to `steps` steps (some are several equations) and arrays to run it on.
 
     `special`: NaN, infinities and signed zeros are among the arrays' elements. `most`: about how many elements a value has."""

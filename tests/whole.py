@@ -143,7 +143,8 @@ def _moved(arrays, epsilon, seed):
     """The arguments with every element a few roundings off; seed 0: as they are."""
     rng = np.random.default_rng(seed)
     off = 4 * epsilon * (seed > 0)
-    return [(x.astype("f8") * (1 + off * rng.choice([-1, 1], x.shape))).astype(x.dtype) if x.dtype.kind in "fV" else x for x in arrays]
+    move = lambda x: (x.astype("f8") * (1 + off * rng.choice([-1, 1], x.shape))).astype(x.dtype)  # noqa: E731
+    return [move(x) if x.dtype.kind in "fV" else x for x in arrays]
 
 
 def _limit(b, others, epsilon, size):
