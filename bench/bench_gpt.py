@@ -24,7 +24,9 @@ def torch_model(torch, config):
         def forward(self, x):
             B, T, C = x.shape
             q, k, v = (y.reshape(B, T, config.n_head, -1).transpose(1, 2) for y in self.c_attn(self.ln_1(x)).split(C, 2))
-            y = N.functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=config.attn_pdrop if self.training else 0.0)
+            y = N.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=True, dropout_p=config.attn_pdrop if self.training else 0.0
+            )
             x = x + self.dropout(self.proj(y.transpose(1, 2).reshape(B, T, C)))
             return x + self.dropout(self.c_proj(N.functional.gelu(self.c_fc(self.ln_2(x)), approximate="tanh")))
 

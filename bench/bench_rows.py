@@ -18,7 +18,12 @@ def test_softmax(race, torch, array):
     x = array(4096, 1024)
     t, out = torch.from_numpy(x), np.empty_like(x)
     close(softmax(x), torch.softmax(t, -1))
-    race("softmax 4096x1024", lambda: softmax(x, out=out), {"torch": lambda: torch.softmax(t, -1), "copy": lambda: np.copyto(out, x)}, 1.7)
+    race(
+        "softmax 4096x1024",
+        lambda: softmax(x, out=out),
+        {"torch": lambda: torch.softmax(t, -1), "copy": lambda: np.copyto(out, x)},
+        1.7,
+    )
 
 
 def test_layer_norm(race, torch, array):
@@ -26,7 +31,12 @@ def test_layer_norm(race, torch, array):
     t, u, v = map(torch.from_numpy, (x, w, b))
     out = np.empty_like(x)
     close(layer_norm(x, w, b), torch.nn.functional.layer_norm(t, (1024,), u, v))
-    race("layer norm forward 4096x1024", lambda: layer_norm(x, w, b, out=out), {"torch": lambda: torch.nn.functional.layer_norm(t, (1024,), u, v)}, 1.2)
+    race(
+        "layer norm forward 4096x1024",
+        lambda: layer_norm(x, w, b, out=out),
+        {"torch": lambda: torch.nn.functional.layer_norm(t, (1024,), u, v)},
+        1.2,
+    )
 
 
 def test_layer_norm_backward(race, torch, array):

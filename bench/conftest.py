@@ -1,9 +1,9 @@
 """What every benchmark shares: the race.
 
-A benchmark checks its result first, then runs ours and the competitors alternately in one process; what counts is the ratio of the
-medians. `KDSL_THREADS` sets the threads of both sides (1 unless said; torch and the BLAS libraries get the same number), KDSL_BENCH_RECORD=1 writes
-bench/results/<name>-<threads>.json, KDSL_BENCH_QUICK=1 takes few rounds (to see that the benchmarks work).
-docs/performance.md is made from the results by `python bench/report.py`.
+A benchmark checks its result first, then runs ours and the competitors alternately in one process; what counts is the ratio
+of the medians. `KDSL_THREADS` sets the threads of both sides (1 unless said; torch and the BLAS libraries get the same
+number), KDSL_BENCH_RECORD=1 writes bench/results/<name>-<threads>.json, KDSL_BENCH_QUICK=1 takes few rounds (to see that the
+benchmarks work). docs/performance.md is made from the results by `python bench/report.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Race:
         self, question: str, ours: Callable[[], object], others: dict[str, Callable[[], object]], target: float | None = None, rounds: int = 15,
         work: str = "",
     ) -> dict[str, float]:  # fmt: skip
-        """Medians in ms by name ("kdsl" is ours); `target` is the ratio other/ours that the project wants against the first other."""
+        """Medians in ms by name ("kdsl" is ours); `target` is the ratio other/ours that the project wants against
+        the first other.
+        """
         functions = {"kdsl": ours, **others}
         times: dict[str, list[float]] = {name: [] for name in functions}
         for f in functions.values():
@@ -75,7 +77,12 @@ class Race:
         }  # fmt: skip
         self.benchmark.extra_info.update(row)
         self.benchmark.pedantic(ours, rounds=2, iterations=1)
-        print(f"\n{question}: " + ", ".join(f"{n} {m:.3f} ms" for n, m in medians.items()) + "; ratios " + ", ".join(f"{n} {r:.2f}" for n, r in ratios.items()))
+        print(
+            f"\n{question}: "
+            + ", ".join(f"{n} {m:.3f} ms" for n, m in medians.items())
+            + "; ratios "
+            + ", ".join(f"{n} {r:.2f}" for n, r in ratios.items())
+        )
         record(self.name, row)
         return ratios
 

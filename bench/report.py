@@ -8,9 +8,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HEAD = """# Performance
 
-Made by `python bench/report.py` from bench/results/*.json; each table names the machine and the commit it was measured at. Times are medians in milliseconds of runs
-that alternate between the competitors in one process; a ratio is the competitor's time over kdsl's (above 1: kdsl is faster). "Wanted" is the ratio the project aims at
-against the first competitor; where it is not reached the row says so.
+Made by `python bench/report.py` from bench/results/*.json; each table names the machine and the commit it was measured at. Times are
+medians in milliseconds of runs that alternate between the competitors in one process; a ratio is the competitor's time over kdsl's (above
+1: kdsl is faster). "Wanted" is the ratio the project aims at against the first competitor; where it is not reached the row says so.
 """
 
 
@@ -25,7 +25,9 @@ def table(name: str, kept: dict) -> str:
             lines.append(f"| {row['question']} | {row['threads']} | | {rest} | | at most {row['target']} ms |")
             continue
         first = next(iter(ratios))
-        reached = "" if row["target"] is None else f"{row['target']}" + ("" if ratios[first] >= row["target"] else " (not reached)")
+        reached = (
+            "" if row["target"] is None else f"{row['target']}" + ("" if ratios[first] >= row["target"] else " (not reached)")
+        )
         others = ", ".join(f"{n} {t:.3f}" for n, t in times.items() if n != "kdsl")
         shown = ", ".join(f"{r:.2f} ({n})" for n, r in ratios.items())
         lines.append(f"| {row['question']} | {row['threads']} | {times['kdsl']:.3f} | {others} | {shown} | {reached} |")

@@ -121,7 +121,10 @@ STANDARD_NAMES = {  # the array API standard's names
 
 
 def as_dtype(spec: object) -> DType | None:
-    """The DType that `spec` (a DType, a NumPy dtype or scalar type, a Python type or a name) means, or None."""
+    """The DType that `spec` (a DType, a NumPy dtype or scalar type, a Python type or a name) means, or None.
+
+    Example: `kd.as_dtype("f32")`
+    """
     if isinstance(spec, DType):
         return spec
     if spec is bool:

@@ -13,7 +13,7 @@ from kdsl.target import LEVELS, default_target, host_level
 
 
 def doctor() -> list[str]:
-    """What kdsl finds on this machine."""
+    """What kdsl finds on this machine, a line each. Example: `kd.doctor()`."""
     level = LEVELS[host_level()]
     lines = [
         f"CPU: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, level {level.level}",

@@ -7,7 +7,7 @@ Read before: ir/frame.py, ir/printer.py. Read next: inspection/explain.py.
 from __future__ import annotations
 
 from kdsl.ir.frame import Grouping, Letter, Plan, RowPlan, flat
-from kdsl.ir.printer import show
+from kdsl.ir.printer import labels_of, show
 from kdsl.ir.tensor import Function, Value
 
 
@@ -29,14 +29,18 @@ def _as_function(plan: Plan) -> Function:
 
 
 def _frame(plan: Plan) -> str:
+    labels = labels_of(_as_function(plan))
     letters = {x: _letter(i) for i, x in enumerate(plan.letters.size)}
 
     def loops(names: tuple[Letter, ...]) -> str:
         return ", ".join(f"{letters[x]} < {plan.letters.size[x]}" for x in names if x in letters) or "none"
 
+    def name(v: Value) -> str:
+        return f"{labels.get(v, v.name or 'a value')}:{v.type}"
+
     def value(v: Value) -> str:
         axes = plan.letters.values.get(v)
-        return f"{v!r}" + (
+        return name(v) + (
             "" if axes is None else f" along {' '.join(letters.get(x, '?') for x in flat(axes)) or 'nothing'}"
         )
 
@@ -48,7 +52,7 @@ def _frame(plan: Plan) -> str:
         lines += [f"  rows: {loops(plan.rows)}", f"  line: {loops(plan.line)}", f"  passes: {plan.passes}"]
         lines += [f"  kept: {value(v)}" for v in plan.kept]
         lines += [f"  partial sums in {plan.block_count} blocks: {value(e.result)}" for e in plan.partial]
-    lines += [f"  reads {v!r}" for v in plan.inputs]
+    lines += [f"  reads {name(v)}" for v in plan.inputs]
     lines += [f"  writes {value(v)}" for v in plan.outputs]
     return "\n".join(lines)
 

@@ -41,14 +41,14 @@ def _collect(function: Function, into: dict[Function, None]) -> None:
 
 
 def _show_one(function: Function, names: dict[Function, str]) -> str:
-    labels = _label(function)
+    labels = labels_of(function)
     head = ", ".join(f"{labels[p]}:{p.type}" for p in function.parameters)
     lines = [f"{names[function]}({head})"]
     lines += ["  " + show_equation(e, labels, names) for e in function.equations]
     return "\n".join([*lines, "  return " + ", ".join(labels[r] for r in function.results)])
 
 
-def _label(function: Function) -> dict[Value, str]:
+def labels_of(function: Function) -> dict[Value, str]:
     """A text for each value: the user's name while it is free, then name.1, name.2 …; %0, %1 … for those without."""
     labels: dict[Value, str] = {}
     used: dict[str, int] = {}

@@ -94,7 +94,7 @@ def asm(text: str, target: Target) -> str:
 
 
 def compilations() -> dict[str, int]:
-    """How many modules this process compiled, and how many it found on disk."""
+    """How many modules this process compiled, and how many it found on disk. Example: `kd.compilations()`."""
     return dict(_counts)
 
 

@@ -10,6 +10,8 @@ from kdsl.ir.ops import BINARY, ELEMENTWISE, TO_BOOL, UNARY, Op
 
 from .harness import elementwise, run
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # NaN and infinity are among the values
+
 FLOATING_ONLY = {
     Op.EXP, Op.EXP2, Op.EXPM1, Op.LOG, Op.LOG2, Op.LOG10, Op.LOG1P, Op.SQRT, Op.RSQRT, Op.SIN, Op.COS, Op.TAN, Op.ASIN, Op.ACOS,
     Op.ATAN, Op.SINH, Op.COSH, Op.TANH, Op.ASINH, Op.ACOSH, Op.ATANH, Op.SIGMOID, Op.ERF, Op.DIV, Op.ATAN2, Op.COPYSIGN,
