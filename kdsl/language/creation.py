@@ -29,6 +29,8 @@ def checked_shape(shape: Any) -> Shape:
     out = extents(shape)
     if any(isinstance(n, int) and n < 0 for n in out):
         raise ShapeError(f"{out} is not a shape: sizes are at least 0")
+    for n in out:
+        require(n, ">=", 0, ShapeError(f"a size of {n} would be negative: sizes are at least 0"))
     return out
 
 
