@@ -1,7 +1,7 @@
 """@kernel: the object that a user holds. Called on arrays it runs compiled code; called in a kernel it becomes part of it.
 
 In:  any Python callable.  Out: Kernel, with its derivatives (`vjp`, `pullback`, `defvjp`) and everything there is to look at.
-Read before: frontend/signature.py, specialisation.py. Read next: gradients.py, pipeline.py, inspection/.
+Read before: frontend/signature.py, specialisation.py. Read next: gradients/, pipeline.py, inspection/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from kdsl.frontend.trace import Traced, has_tracers, inlined, require_equal, tra
 from kdsl.frontend.trees import unflatten
 from kdsl.gradients.grad import value_and_gradient
 from kdsl.gradients.rules import call_with_rule
-from kdsl.gradients.vjp import Pullback, Vjp
+from kdsl.gradients.pullback import Pullback
+from kdsl.gradients.vjp import Vjp
 from kdsl.inspection.looking import Looking
 from kdsl.inspection.verify import Report, verify_kernel
 from kdsl.interop.arguments import as_numpy_view, wrapper_of
@@ -69,6 +70,7 @@ class Kernel(Looking):
         )
         self.rule: Callable[..., Any] | None = None
         self._traces = Specialisations(self.label)
+        self._with_rule: dict[Any, Traced] = {}
         self._short = ShortWay()
         self._fast = self._short.call
         self._programs: dict[Any, Specialisation] = {}
@@ -141,7 +143,14 @@ class Kernel(Looking):
 
     def differentiable(self, call: Call) -> Traced:
         """`traced`, or a single call of it where the kernel has a rule of its own."""
-        return self.traced(call) if self.rule is None else call_with_rule(self, call)
+        if self.rule is None:
+            return self.traced(call)
+        if has_tracers(call):
+            return call_with_rule(self, call)
+        found = self._with_rule.get(call.signature.key)
+        if found is None:
+            found = self._with_rule[call.signature.key] = call_with_rule(self, call)
+        return found
 
     def specialise(self, call: Call, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
@@ -149,7 +158,7 @@ class Kernel(Looking):
         with self._traces.lock:
             traced = self.traced(call)
             found = self._programs.get(key)
-            if found is None or found.traced is not traced:
+            if found is None:
                 compiled = compiler().compile_forward(
                     traced.function, call.signature.strides, target_named(key[-1])
                 )
@@ -175,6 +184,7 @@ class Kernel(Looking):
         if not callable(rule):
             raise ArgumentError(f"a rule is a callable, and {rule!r} is none")
         self.rule = rule
+        self._with_rule.clear()
         for derived in ("vjp", "pullback"):
             self.__dict__.pop(derived, None)
         return rule
@@ -184,7 +194,7 @@ class Kernel(Looking):
         self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None
     ) -> list[Compiled]:
         """The compiled programs that inspection/ shows."""
-        return [self.specialise(self.read(self.reader.completed(types, statics), statics), target).compiled]
+        return [self.specialise(self.read(self.reader.completed(types, statics), statics), target).program]
 
     @entry_point
     def reference(self, *args: Any, **kwargs: Any) -> Any:

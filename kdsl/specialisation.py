@@ -22,7 +22,7 @@ from kdsl.frontend.trees import LEAF, Tree, builder, flatten, unflatten
 from kdsl.interop.arguments import as_numpy_view, is_array
 from kdsl.ir.location import user_stacklevel
 from kdsl.ir.sizes import evaluate
-from kdsl.runtime.fast import Argument, FastCall, Nested, Number, Same, Tensor
+from kdsl.runtime.fast import Argument, FastCall, Nested, Number, Same, SizeOf, Tensor
 from kdsl.target import Target, parse_target
 
 if TYPE_CHECKING:
@@ -59,6 +59,12 @@ class Specialisation:
         None  # makes the callers' kind of array of a result; None: NumPy's own
     )
 
+    @property
+    def program(self) -> Compiled:
+        """The compiled program, where there is one."""
+        assert self.compiled is not None
+        return self.compiled
+
     def bind(self, tensors: Sequence[Any]) -> dict[str, int]:
         """The named sizes of a call, checked."""
         sizes = sizes_of(self.sizes, tensors)
@@ -72,8 +78,7 @@ class Specialisation:
         self, tensors: Sequence[Any], out: Sequence[Any] | None = None, sizes: Mapping[str, int] | None = None
     ) -> list[Any]:
         """The results as a flat list; `sizes` where `bind` has been called already."""
-        assert self.compiled is not None
-        return self.compiled.run(tensors, out, self.bind(tensors) if sizes is None else sizes)
+        return self.program.run(tensors, out, self.bind(tensors) if sizes is None else sizes)
 
     def call(self, tensors: Sequence[Any], out: Any = None, sizes: Mapping[str, int] | None = None) -> Any:
         """The results in the structure that the kernel returns; `out` has that structure too."""
@@ -181,8 +186,7 @@ class ShortWay:
     ) -> None:
         """Take the short way from now on. `args` are the call's, then the cotangents; `finish`, `held` and `told` as in
         FastCall.add, where the results are not simply the kernel's."""
-        assert found.compiled is not None
-        executable = found.compiled.executable
+        executable = found.program.executable
         if found.wrap is not None or executable is None:
             return
         depends = found.traced.checks or any(callable(c.extent) for c in executable.checks)
@@ -191,41 +195,58 @@ class ShortWay:
         if key in self._known:
             return
         plan = plan_of(call, args[: len(args) - len(cotangents)], kwargs, cotangents)
-        if plan is not None and len(self._known) < MOST_RECORDS:
+        if plan is None or len(self._known) >= MOST_RECORDS:
+            return
+        self._known.add(key)
+        single = found.tree == LEAF and finish is None
+        finish = finish or _structure(found.tree)
+        arguments, fixed = plan
+        exact = sizes if checked else None
+        self._fast.add(executable, arguments, finish, single, exact, tuple(kwargs), held, told, fixed)
+
+    def remember_parts(self, found: Specialisation, places: Sequence[int | str], values: Sequence[Any]) -> None:
+        """The same for a program that is called with parts kept from before: each of `values` is an argument of the program
+        by its number, or the value of a named size."""
+        executable = found.program.executable
+        key = found, tuple(map(type, values))
+        if found.wrap is not None or executable is None or key in self._known or len(self._known) >= MOST_RECORDS:
+            return
+        parts = zip(places, values)
+        plan = [SizeOf(p) if isinstance(p, str) else _planned(LEAF, x, iter((p,))) for p, x in parts]
+        fits = [x for x in plan if x is not None]
+        if len(fits) == len(plan):
             self._known.add(key)
-            single = found.tree == LEAF and finish is None
-            if finish is None and not single and not _is_flat(found.tree):
-                finish = builder(found.tree)
-            self._fast.add(
-                executable, plan, finish, single, sizes if checked else None, tuple(kwargs), held, told
-            )
+            self._fast.add(executable, fits, _structure(found.tree))
 
 
-def _is_flat(tree: Tree) -> bool:
-    return tree.kind is tuple and all(child == LEAF for child in tree.children)
+def _structure(tree: Tree) -> Callable[[Any], Any] | None:
+    """What makes the results of the tuple that native code gives; None where it is that tuple."""
+    flat = tree.kind is tuple and all(child == LEAF for child in tree.children)
+    return None if flat or tree == LEAF else builder(tree)
 
 
 def plan_of(
     call: Call, args: Sequence[Any], kwargs: Mapping[str, Any], cotangents: Sequence[Any]
-) -> list[Argument] | None:
-    """What the arguments of calls like this one are, keyword arguments last; None where the short way cannot take them."""
+) -> tuple[list[Argument], dict[int, Any]] | None:
+    """What the arguments of calls like this one are, keyword arguments last, and the tensors that are defaults, by number.
+
+    None where the short way cannot take them."""
     signature = call.signature
     numbers = iter(range(len(call.tensors)))
     planned = [_planned(tree, value, numbers) for tree, value in zip(signature.args, args)]
-    if any(tree.count for tree in signature.args[len(args) :]):  # an array is a default
-        return None
+    defaults = [next(numbers) for tree in signature.args[len(args) :] for _ in range(tree.count)]
     planned += [_planned(LEAF, x, iter((len(call.tensors) + i,))) for i, x in enumerate(cotangents)]
     named: dict[str, Argument | None] = {}
     for name, tree in signature.kwargs.items():
         if name in kwargs:
             named[name] = _planned(tree, kwargs[name], numbers)
-        elif tree.count:
-            return None
+        else:
+            defaults += [next(numbers) for _ in range(tree.count)]
     if named.keys() != kwargs.keys():  # a positional parameter is given by its name
         return None
     planned += [named[name] for name in kwargs]
     fits = [x for x in planned if x is not None]
-    return fits if len(fits) == len(planned) else None
+    return (fits, {i: call.tensors[i] for i in defaults}) if len(fits) == len(planned) else None
 
 
 def _planned(tree: Tree, value: Any, numbers: Iterator[int]) -> Argument | None:

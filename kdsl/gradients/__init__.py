@@ -2,7 +2,8 @@
 
     arguments.py   which gradients there are, in which structure; what cotangents must be
     rules.py       f.defvjp: a kernel that brings its own derivative stays a call until differentiation asks for the rule
-    vjp.py         f.vjp and f.pullback: compiled outside a kernel, inlined inside one
+    vjp.py         f.vjp: compiled outside a kernel, inlined inside one
+    pullback.py    f.pullback: a program for the forward and one for the backward, and what lies between them
     grad.py        kd.grad and kd.value_and_grad
 
 Read before: specialisation.py, transforms/differentiate.py. Read next: kernel.py.

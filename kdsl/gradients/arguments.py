@@ -6,7 +6,7 @@ Read before: frontend/signature.py, frontend/trees.py. Read next: gradients/vjp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 import kdsl.dtypes as dt
 from kdsl.dtypes import TypeSpec
-from kdsl.errors import ArgumentError, DtypeError, ShapeError
+from kdsl.errors import ArgumentError, DtypeError, KdslError, ShapeError
 from kdsl.frontend.signature import Call, SizeSource
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import LEAF, Static, Tree
@@ -80,15 +80,23 @@ class Cotangents:
     sizes: tuple[SizeSource, ...]
 
 
-def read_cotangents(label: str, results: Sequence[Value], given: Sequence[Any], call: Call) -> Cotangents:
-    """Check that each cotangent has its result's dtype and shape."""
-    tensors, strides, sources = [], [], []
-    sizes = None
+def sizes_of_call(call: Call) -> Callable[[], Mapping[str, int]]:
+    """The named sizes of a call, when somebody asks."""
+    return lambda: sizes_of(call.signature.sizes, call.tensors)
+
+
+def read_cotangents(
+    label: str, results: Sequence[Value], given: Sequence[Any], sizes: Callable[[], Mapping[str, int]], before: int
+) -> Cotangents:
+    """Check that each cotangent has its result's dtype and shape. `before`: how many tensors come before the cotangents."""
+    tensors: list[Any] = []
+    strides: list[tuple[Extent, ...] | None] = []
+    sources: list[SizeSource] = []
     for i, (result, x) in enumerate(zip(results, given)):
         name = f"cotangent {i}" if len(results) > 1 else "the cotangent"
         if isinstance(x, (int, float)) and not isinstance(x, np.generic) and result.shape == ():
             x = np.asarray(x, result.dtype.numpy)
-        stride = None
+        stride: tuple[Extent, ...] | None = None
         if isinstance(x, Tracer):
             have: TensorType = x.value.type
         elif isinstance(x, (TypeSpec, TensorType)):
@@ -106,8 +114,8 @@ def read_cotangents(label: str, results: Sequence[Value], given: Sequence[Any], 
             )
         want = result.shape
         if not isinstance(x, (Tracer, TypeSpec, TensorType)) and any(isinstance(n, Size) for n in want):
-            sizes = sizes_of(call.signature.sizes, call.tensors) if sizes is None else sizes
-            want = tuple(evaluate(n, sizes) for n in want)
+            known = sizes()
+            want = tuple(evaluate(n, known) for n in want)
         if have.shape != want:
             shown = TensorType(result.dtype, want)
             raise ShapeError(
@@ -122,7 +130,7 @@ def read_cotangents(label: str, results: Sequence[Value], given: Sequence[Any], 
                     key = f"cotangent{i}.stride{axis}"
                     named.append(s if s in (0, 1) else size(key))
                     if s not in (0, 1):
-                        sources.append(SizeSource(key, len(call.tensors) + i, axis, of_stride=True))
+                        sources.append(SizeSource(key, before + i, axis, of_stride=True))
                 stride = tuple(named)
         tensors.append(x)
         strides.append(stride)
@@ -145,6 +153,7 @@ class Split:
 def split(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Split:
     """Which of `args` are cotangents: the smallest number of them that fits."""
     tried: list[str] = []
+    refused: KdslError | None = None
     for count in range(len(args) + 1):
         front, last = args[: len(args) - count], args[len(args) - count :]
         try:
@@ -152,14 +161,21 @@ def split(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
         except ArgumentError as error:
             tried.append(error.message)
             continue
-        call = kernel.read(front, kwargs)
-        traced = kernel.differentiable(call)
+        try:
+            call = kernel.read(front, kwargs)
+            traced = kernel.differentiable(call)
+        except KdslError as error:  # a cotangent was taken for an argument that has a default
+            refused = refused or error
+            continue
         results = floating_results(traced)
         if len(results) == count:
-            return Split(call, traced, read_cotangents(f"{kernel.label}.vjp", results, last, call))
+            read = read_cotangents(f"{kernel.label}.vjp", results, last, sizes_of_call(call), len(call.tensors))
+            return Split(call, traced, read)
         tried.append(
             f"with {len(front)} arguments {kernel.label} has {len(results)} floating results, and {count} cotangents are left"
         )
+    if refused is not None:
+        raise refused
     raise ArgumentError(
         f"{kernel.label}.vjp takes the arguments of {kernel.label}, then one cotangent for each floating result; got {len(args)}",
         facts=next(

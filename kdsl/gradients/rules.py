@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdsl.errors import GradientError
-from kdsl.frontend.signature import Call
+from kdsl.frontend.signature import Call, Signature
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import flatten, unflatten
 from kdsl.gradients.arguments import floating_results
@@ -32,7 +32,7 @@ def call_with_rule(kernel: Kernel, call: Call) -> Traced:
     inner = kernel.traced(call)
     parameters = tuple(Value(p.type, p.name) for p in inner.function.parameters)
     builder = Builder(inner.function.location)
-    rule = UserRule(kernel, call, inner)
+    rule = UserRule(kernel, call.signature, inner)
     results = tuple(
         builder.emit(Op.CALL, *parameters, function=inner.function, rule=rule, index=i)
         for i in range(len(inner.function.results))
@@ -47,7 +47,7 @@ class UserRule:
     """The `rule` attribute of a CALL: gives the gradient program when differentiation asks for it."""
 
     kernel: Kernel
-    call: Call
+    signature: Signature
     inner: Traced
 
     def __call__(self) -> Function:
@@ -57,7 +57,7 @@ class UserRule:
         groups = (function.parameters, function.results, floating_results(self.inner))
         args, results, cotangents = (tuple(Value(v.type, v.name) for v in group) for group in groups)
         with tracing(builder):
-            given, _ = self.call.signature.rebuild(Tracer(builder, v) for v in args)
+            given, _ = self.signature.rebuild(Tracer(builder, v) for v in args)
             shown = unflatten(self.inner.tree, iter(Tracer(builder, v) for v in results))
             returned = self.kernel.rule(tuple(given), shown, tuple(Tracer(builder, v) for v in cotangents))  # type: ignore[misc]
             gradients = self._gradients(returned, len(given), args)
@@ -75,7 +75,7 @@ class UserRule:
             )
         found: dict[int, Any] = {}
         number = 0
-        for tree, gradient in zip(self.call.signature.args, returned):
+        for tree, gradient in zip(self.signature.args, returned):
             leaves: list[tuple[str, Any]] = []
             if gradient is not None:
                 flatten(

@@ -111,14 +111,15 @@ class FastCall:
         keywords: Sequence[str] = (),
         held: Sequence[int] = (),
         told: Sequence[str] = (),
+        fixed: Mapping[int, np.ndarray[Any, Any]] = {},  # noqa: B006 (read only)
     ) -> bool:
         """From now on, calls whose arguments look like this take the short way. False where the short way cannot take them.
 
         The last arguments have the names `keywords`. `single`: return the only result itself; else a tuple, through `finish`
         where one is given: the results, then the program's arguments numbered `held`, then the values of the sizes `told`.
-        `sizes`: the record holds for these values of the named sizes only (where something about them was checked)."""
+        `fixed`: arguments of the program that are the same at each call. `sizes`: the record holds for these values of the named sizes only (where something about them was checked)."""
         record = self.call is not _never and _record(
-            executable, arguments, finish, single, sizes, tuple(keywords), held, told
+            executable, arguments, finish, single, sizes, tuple(keywords), held, told, fixed
         )
         if not record:
             return False
@@ -153,13 +154,16 @@ def _record(
     keywords: tuple[str, ...],
     held: Sequence[int],
     told: Sequence[str],
+    fixed: Mapping[int, np.ndarray[Any, Any]],
 ) -> tuple[np.ndarray[Any, Any], list[Any]] | None:
     """The words of a record (runtime/fast_text.py says which is what) and what must live as long; None: not possible."""
     objects = _flat(arguments)
     numbers = {x.number: i for i, x in enumerate(objects) if isinstance(x, (Tensor, Number))}
     dims = sum(r.ndim for r in executable.results)
     counts = (len(objects), len(executable.order), len(executable.sizes), len(executable.results), dims)
-    if sorted(numbers) != list(range(len(executable.arguments))) or max(counts) > ROOM:
+    if sorted([*numbers, *fixed]) != list(range(len(executable.arguments))) or max(counts) > ROOM:
+        return None
+    if not numbers.keys() >= set(held) or not all(_fits_always(x, executable.arguments[i]) for i, x in fixed.items()):
         return None
     named = {n for s in executable.arguments for n in (*s.shape, *(s.strides or ())) if isinstance(n, str)}
     named |= {x.name for x in objects if isinstance(x, SizeOf)}
@@ -171,7 +175,7 @@ def _record(
     if any(callable(c.extent) for c in executable.checks) and sizes is None:
         return None
     slot = {pointer: i for i, pointer in enumerate(executable.order)}
-    kept: list[Any] = [executable, finish]
+    kept: list[Any] = [executable, finish, fixed]
 
     def table(numbers: Sequence[int]) -> int:
         words = np.array([*numbers, 0], np.int64)
@@ -216,12 +220,13 @@ def _record(
             return None
         checks += [slot["result", check.least], slot["result", check.largest], check.length(sizes or {}), width]
     constants = [x for i, c in enumerate(executable.constants) for x in (slot["constant", i], c.ctypes.data)]
+    constants += [x for i, c in fixed.items() for x in (slot["argument", i], c.ctypes.data)]
     exact = table([sizes[name] for name in names]) if sizes is not None else 0
     address = executable.library.address
     words = np.array(
         [
             0, len(arguments) - len(keywords), table(specs), len(names), len(executable.results), table(results),
-            len(executable.constants), table(constants), address("program"), address("arena"), address("shapes"), exact,
+            len(constants) // 2, table(constants), address("program"), address("arena"), address("shapes"), exact,
             _is_large(executable), 0 if single else id(finish) if finish else 1, len(executable.checks), table(checks),
             len(keywords), table([address_of(sys.intern(k)) for k in keywords]), len(objects),
             len(held), table([numbers[n] for n in held]), len(told), table([names.index(n) for n in told]),
@@ -229,6 +234,10 @@ def _record(
         np.int64,
     )  # fmt: skip
     return words, kept
+
+
+def _fits_always(x: np.ndarray[Any, Any], spec: ArgumentSpec) -> bool:
+    return x.dtype == spec.dtype.numpy and x.shape == spec.shape and spec.strides is None and x.flags.carray
 
 
 def _flat(arguments: Sequence[Argument]) -> list[Argument]:
