@@ -11,10 +11,9 @@ lanes until it meets a vector: then it is splat. f16 and bf16 never appear here:
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
-
-import numpy as np
 
 from kdsl.dtypes import DType
 from kdsl.target import Target
@@ -57,8 +56,10 @@ def vector(type: str, width: int) -> str:
 def float_text(x: float, type: str) -> str:
     """A floating literal as LLVM reads it without loss: the bits of the double of the same value."""
     if type == "float":
-        with np.errstate(over="ignore"):
-            x = float(np.float32(x))
+        try:
+            (x,) = struct.unpack("<f", struct.pack("<f", x))
+        except OverflowError:
+            x = math.copysign(math.inf, x)
     return f"0x{struct.unpack('<Q', struct.pack('<d', x))[0]:016X}"
 
 
@@ -72,6 +73,8 @@ class Writer:
         self.count = 0
         self.helpers: dict[str, Callable[[], str]] = {}  # functions that the module must define: the text of each
         self.place = 0  # the depth at which loads are put: that of the statement they belong to
+        self.reads: dict[str, Value] = {}  # of memory that this kernel writes, since the last write
+        self.reads_of = ("", 0)  # the basic block, and the depth, that they stand in
 
     @property
     def depth(self) -> int:
@@ -97,22 +100,34 @@ class Writer:
         return found
 
     def read(self, line: str, operands: Sequence[Value], type: str, width: int, shared: bool) -> Value:
-        """A read of memory, at the depth of the statement it belongs to; `shared` where nothing in this kernel writes there."""
-        depth = max(self.place, max(v.depth for v in operands))
+        """A read of memory, at the depth of the statement it belongs to; `shared` where nothing in this kernel writes there.
+
+        Other reads are equal within a basic block until something is written."""
+        depth = self.place
+        for v in operands:
+            if v.depth > depth:
+                depth = v.depth
+        frame = self.frames[depth]
         if shared:
-            for frame in self.frames[: depth + 1]:
-                found = frame.cache.get(line)
+            for outer in self.frames[: depth + 1]:
+                found = outer.cache.get(line)
                 if found is not None:
                     return found
-        value = Value(self.fresh(), type, width, depth)
-        frame = self.frames[depth]
+            known = frame.cache
+        else:
+            if self.reads_of != (self.label, depth):
+                self.reads_of = self.label, depth
+                self.reads.clear()
+            known = self.reads
+            if line in known:
+                return known[line]
+        value = known[line] = Value(self.fresh(), type, width, depth)
         frame.lines.append(f"  {value.text} = {line}")
-        if shared:
-            frame.cache[line] = value
         return value
 
     def line(self, text: str) -> None:
         """An instruction with an effect, here and now."""
+        self.reads.clear()
         self.frames[-1].lines.append("  " + text)
 
     def declare(self, name: str, result: str, arguments: Sequence[str]) -> str:
@@ -163,8 +178,12 @@ class Writer:
 
     def level(self, operands: Sequence[Value]) -> list[Value]:
         """All scalars, or all vectors of one width."""
-        width = max(v.width for v in operands)
-        return list(operands) if width == 1 else [self.splat(v, width) for v in operands]
+        width = operands[0].width
+        for v in operands:
+            if v.width != width:
+                width = max(v.width for v in operands)
+                return [v if v.width == width else self.splat(v, width) for v in operands]
+        return list(operands)
 
     def extract(self, v: Value, lane: int) -> Value:
         if v.width == 1:
