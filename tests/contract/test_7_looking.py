@@ -260,18 +260,31 @@ def test_verify_takes_all_kinds_of_arguments():
     assert "cpu" in str(f.verify({"x": np.ones(5, "f4")}, 2, np.array([0, 0, 3])))
 
 
-def test_a_disagreement_raises_VerifyError():
+def test_a_disagreement_raises_VerifyError(monkeypatch):
     """a disagreement raises `VerifyError` naming the first index, both values and the bound"""
-    f = kd.kernel(lambda x: x * x)
+    import kdsl.inspection.verify as verify
 
-    @f.defvjp
-    def rule(args, results, cotangents):
-        return (args[0] * cotangents[0] * 3,)  # should be 2
+    meaning = verify.evaluate
 
+    def wrong(*arguments, **options):
+        results = [np.array(r) for r in meaning(*arguments, **options)]
+        results[0][1, 2] += 3
+        return results
+
+    monkeypatch.setattr(verify, "evaluate", wrong)
     with pytest.raises(kd.VerifyError) as caught:
-        f.verify(np.array([1.5, 2.0, 3.0]))
+        kd.kernel(lambda x: x * x).verify(np.full((2, 3), 2.0, "f4"))
+    text = str(caught.value)
     assert isinstance(caught.value, kd.KdslError)
-    assert "gradient" in str(caught.value) and "bound" in str(caught.value)
+    assert "[1, 2]" in text or "(1, 2)" in text
+    assert "4" in text and "7" in text and "bound" in text
+
+
+def test_a_wrong_gradient_raises_VerifyError():
+    """and checks gradients by finite differences; ... a disagreement raises `VerifyError`"""
+    f = kd.kernel(lambda x: kd.stop_gradient(x) * x)  # the derivative is x, the slope is 2 x
+    with pytest.raises(kd.VerifyError, match="bound"):
+        f.verify(np.array([1.5, 2.0, 3.0]))
 
 
 def test_looking_needs_no_gpu():
