@@ -2,7 +2,7 @@
 
 In:  a Plan, the memory of its inputs, and a Place: where each letter stands ("r + #0": row r onwards along tile axis 0).
 Out: Load, Map and friends, by the evaluator of tiles.py. Products want whole expressions (the operand of a Dot, what a carry
-becomes): nothing is given a name on the way, the emitter remembers what it has computed.
+becomes), where nothing can be given a name on the way.
 Read before: tiles.py. Read next: schedule/packing.py, schedule/dots.py.
 """
 
@@ -31,15 +31,21 @@ class Place:
 
 
 class Expression(Tiles):
-    """The evaluator at one place, without names: every value is one expression."""
+    """The evaluator at one place. Where statements may stand, values that are used again get a name there."""
 
     def __init__(self, plan: Plan, memory: Callable[[Value], Memory], place: Place) -> None:
         super().__init__(plan, memory)
         self.pos, self.shape = place.at, place.shape
         self.edge = {n for x in place.checked if x in place.at for n in names_in(place.at[x]) if n.startswith("#")}
+        self.statements: list[ir.Statement] | None = None
+        self.new_name: Callable[[str], str] = self.name
 
     def let(self, tile: ir.Tile, hint: str = "t", depth: int | None = None, location: Location | None = None) -> ir.Tile:
-        return tile
+        if self.statements is None:
+            return tile
+        name = self.new_name("v")
+        self.statements.append(ir.Let(name, tile, location))
+        return ir.Name(name, tuple(tile.shape), tile.dtype)
 
     def map(self, op: str, parts: list[tuple[ir.Tile, int]], dtype: DType) -> tuple[ir.Tile, int]:
         if op == "where" and isinstance(parts[0][0], ir.Constant):  # a mask that is known at this place
@@ -53,10 +59,6 @@ class Known(dict):
     def __init__(self, tiles: Mapping[Value, ir.Tile]) -> None:
         super().__init__(tiles)
         self.evaluators: dict[int, tuple[Place, Expression]] = {}
-
-    def forget(self) -> None:
-        """Something was added: what was computed without it is out of date."""
-        self.evaluators.clear()
 
 
 @dataclass(eq=False)
@@ -82,6 +84,11 @@ class Values:
             evaluator.ready = {v: (lambda tile=tile: (tile, 0)) for v, tile in known.items()}  # type: ignore[misc]
             found = known.evaluators[id(place)] = place, evaluator
         return found[1]
+
+    def name_in(self, body: list[ir.Statement], place: Place, known: Known) -> None:
+        """From now on values at this place that are used again get their names in `body`."""
+        evaluator = self.expression(place, known)
+        evaluator.statements, evaluator.new_name = body, self.name
 
     def operand(self, e: Equation, i: int, place: Place, known: Known) -> ir.Tile:
         """Operand number i of an equation."""

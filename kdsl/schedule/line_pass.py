@@ -211,13 +211,11 @@ class LinePass(StripMemory):
             body.append(ir.Let(name, tile))
             return ir.Name(name, tile.shape, tile.dtype)
 
-        for v in (*work.puts, *work.stores):
-            if not isinstance(known.get(v), ir.Name):
-                known[v] = named(self.values.value(v, place, known))
-                known.forget()
+        self.values.name_in(body, place, known)
+        made = {v: named(self.values.value(v, place, known)) for v in (*work.puts, *work.stores)}
         operands = {e: named(self.values.operand(e, 0, place, known)) for e in work.folds}
-        body += [self.put(v, columns, known[v]) for v in work.puts]
-        body += [self.store(v, place, known[v]) for v in work.stores]
+        body += [self.put(v, columns, made[v]) for v in work.puts]
+        body += [self.store(v, place, made[v]) for v in work.stores]
         return body, operands
 
     def product(self, p: Product, panel: Extent, nc: int) -> tuple[list[ir.Statement], ir.Tile]:
