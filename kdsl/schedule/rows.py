@@ -262,6 +262,7 @@ class _Rows:
         p = self.p
         for v in p.line and [v for v, home in p.kept.items() if home is None]:
             self.near(v)
+        self.t.ready.clear()  # what the tiles of other rows left behind
         for k in range(p.passes):
             self.one_pass(k)
         for v in p.outputs:
@@ -304,7 +305,6 @@ class _Rows:
         t = self.t
         stores: list[ir.Statement] = []
         for v in kept:
-            t.ready.pop(v, None)
             stores.append(self.keep(v, self.value(v)))
         out = []
         for fold in folds:

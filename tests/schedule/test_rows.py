@@ -153,3 +153,16 @@ def test_lines_of_several_loops_end_where_the_inner_one_ends(shape, view, named)
     flat = b.emit(Op.RESHAPE, b.emit(Op.EXP, x), shape=(x.type.count,))
     total = b.emit(Op.BROADCAST, b.emit(Op.SUM, flat, axes=(0,)), shape=flat.shape, axes=())
     agrees([x], b.equations, [b.emit(Op.DIV, flat, total), b.emit(Op.NEG, flat)], [array], {x: tuple(s // 4 for s in array.strides)})
+
+
+@pytest.mark.parametrize("columns", [4, 8, 9, 33])
+def test_a_narrower_last_tile_of_columns_computes_its_own_values(columns):
+    """max over rows and where it is met: two values are kept between the passes, one is computed from the other."""
+    z, y = normal(9, columns), normal(9, columns)
+    inputs, b = parameters(z, y), Builder()
+    e = b.emit(Op.EXP, inputs[1])
+    v = b.emit(Op.DIV, inputs[0], b.emit(Op.ADD, e, 1.0))
+    hit = b.emit(Op.EQ, v, b.broadcast_to(b.reduce(Op.MAX, v, (0,), True), v.shape))
+    count = b.reduce(Op.SUM, b.emit(Op.CAST, hit, dtype=dt.f32), (0,), True)
+    share = b.emit(Op.DIV, b.emit(Op.CAST, hit, dtype=dt.f32), b.broadcast_to(count, v.shape))
+    agrees(inputs, b.equations, [share, b.emit(Op.MUL, b.emit(Op.MUL, share, v), e)], [z, y])
