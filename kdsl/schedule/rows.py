@@ -29,6 +29,8 @@ BLOCK_WORK = 32 * 1024  # elements that one block of a kernel has at least
 MOST_BLOCKS = 64
 FEW_ROWS = 16
 UNROLL = 4  # vectors of one tile
+WIDE = 8  # vectors of one tile whose vectors lie along the rows
+PREFETCHED = range(1024, 64 * 1024)  # bytes of a row that is fetched ahead: shorter ones follow each other closely enough
 
 
 def schedule_rows(plan: RowPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
@@ -43,13 +45,23 @@ class _Rows:
         self.along = 1 if not plan.line or plan.lane == plan.line[-1] or plan.lane is None else 0  # the line's tile axis
         wide = max((v.dtype.compute.bytes for v in (*plan.inputs, *plan.outputs)), default=4)
         self.vector = target.lanes(wide)
-        self.width = self.vector * (UNROLL if self.along == 1 else 2)
-        self.rows_of_tile = 4  # line elements of a tile where the vectors lie along the rows
+        self.rows_of_tile = 1  # line elements of a tile where the vectors lie along the rows
+        self.width = self.vector * UNROLL
+        if self.along == 0:
+            self.rows_of_tile, self.width = self.upright()
         self.nears: dict[Value, ir.Near] = {}
         self.line_folds = [e for e in plan.equations if self.drops(e) and set(plan.line) <= self.drops(e)]
         self.columns = [e for e in plan.partial if e not in self.line_folds]
         self.part: Extent | None = None  # the number of this block's part
         self.totals: dict[Equation, ir.Tile] = {}
+
+    def upright(self) -> tuple[int, int]:
+        """The shape of a tile whose vectors lie along the rows: wide, so that each step reads a few whole cache lines."""
+        n = self.size[self.p.rows[-1]]
+        wide = self.vector * WIDE
+        if None in self.p.kept.values() or (isinstance(n, int) and n < wide):
+            return 4, self.vector * 2
+        return 1, wide
 
     def drops(self, e: Equation) -> set[Letter]:
         if e.op not in REDUCTIONS:
@@ -303,6 +315,8 @@ class _Rows:
     def tile(self, k: int, folds: list[LineFold], kept: list[Value], writes: list[Value], columns: list[Equation]) -> list[tuple]:
         """The work of one tile of pass k; for each fold its (value, place)."""
         t = self.t
+        if k == min(1, self.p.passes - 1):
+            self.fetch_ahead()
         stores: list[ir.Statement] = []
         for v in kept:
             stores.append(self.keep(v, self.value(v)))
@@ -325,6 +339,26 @@ class _Rows:
         for s in stores:
             t.emit(s)
         return out
+
+    def fetch_ahead(self) -> None:
+        """Ask for the same tile of the next row: the processor's own prefetching ends at every page."""
+        p, t = self.p, self.t
+        streamed = [x for x in p.rows if self.size[x] != 1]
+        if self.along == 0 or not streamed or len(p.line) != 1 or t.edge:
+            return
+        (line,), row = p.line, streamed[-1]
+        n, here = self.size[line], t.pos[row]
+        t.pos[row] = here + 1
+        asked: set[tuple] = set()
+        for (e, i), axes in p.letters.uses.items():
+            v = e.operands[i]
+            assert isinstance(v, Value)
+            if isinstance(n, int) and n * v.dtype.bytes in PREFETCHED and {row, line} <= set(flat(axes)):
+                view = t.view(self.memory(v), t.plain_operand(e, i))
+                if view is not None and not view.check and (view.memory.name, view.index) not in asked:
+                    asked.add((view.memory.name, view.index))
+                    t.emit(ir.Prefetch(view, t.shape))
+        t.pos[row] = here
 
     def value(self, v: Value) -> ir.Tile:
         t = self.t
