@@ -405,7 +405,8 @@ def walk(body: tuple[Statement, ...]) -> Iterator[Statement]:
 
 def grid(kernel: Kernel) -> tuple[Parallel, ...]:
     """The nest of Parallel loops, outermost first."""
-    out, body = [], kernel.body
+    out: list[Parallel] = []
+    body = kernel.body
     while True:
         loop = next((s for s in body if isinstance(s, Parallel)), None)
         if loop is None:

@@ -83,6 +83,7 @@ def test_meaning_of_attention(T):
     close(lse, s.max(2) + np.log(e.sum(2)), 1e-6)
 
 
+@pytest.mark.oracle
 @needs_numba
 @pytest.mark.parametrize(
     ("name", "instructions"),
