@@ -19,18 +19,17 @@ from kdsl.frontend.signature import Call, Reader
 from kdsl.frontend.trace import Traced, has_tracers, inlined, require_equal, trace, tracer_of
 from kdsl.frontend.trees import unflatten
 from kdsl.gradients.grad import value_and_gradient
-from kdsl.gradients.rules import call_with_rule
 from kdsl.gradients.pullback import Pullback
+from kdsl.gradients.rules import call_with_rule
 from kdsl.gradients.vjp import Vjp
 from kdsl.inspection.looking import Looking
-from kdsl.inspection.verify import Report, verify_kernel
 from kdsl.interop.arguments import as_numpy_view, wrapper_of
-from kdsl.ir.meaning import evaluate
 from kdsl.language.dispatch import current, set_eager
 from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_named
 from kdsl.target import default_target
 
 if TYPE_CHECKING:
+    from kdsl.inspection.verify import Report
     from kdsl.pipeline import Compiled
 
 
@@ -199,6 +198,8 @@ class Kernel(Looking):
     @entry_point
     def reference(self, *args: Any, **kwargs: Any) -> Any:
         """The NumPy meaning of this call: floating values in f64, rounded to the kernel's dtypes."""
+        from kdsl.ir.meaning import evaluate
+
         call = self.read(args, kwargs)
         traced = self.traced(call)
         sizes = Specialisation(None, traced, traced.tree, call.signature.sizes).bind(call.tensors)
@@ -207,6 +208,8 @@ class Kernel(Looking):
     @entry_point
     def verify(self, *args: Any, **kwargs: Any) -> Report:
         """Compare with the NumPy meaning on every target that this machine runs, and check gradients by finite differences."""
+        from kdsl.inspection.verify import verify_kernel
+
         return verify_kernel(self, args, kwargs)
 
 

@@ -10,7 +10,6 @@ Read next: runtime/cpu.py.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import tempfile
@@ -35,12 +34,14 @@ def folder() -> Path:
 
 def key_of(*parts: str) -> str:
     """One digest for several texts; the border between two texts counts."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
+    data = [part.encode() for part in parts]
+    return _digest(b"".join(len(d).to_bytes(8, "little") + d for d in data)).hex()
+
+
+def _digest(data: bytes) -> bytes:
+    import hashlib  # with the first kernel: it brings a library of its own
+
+    return hashlib.sha256(data).digest()
 
 
 def _path(key: str) -> Path:
@@ -55,7 +56,7 @@ def read(key: str) -> bytes | None:
         return None
     head = len(_MAGIC) + 32
     payload = data[head:]
-    if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : head] != hashlib.sha256(payload).digest():
+    if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : head] != _digest(payload):
         return None
     return payload
 
@@ -68,7 +69,7 @@ def write(key: str, payload: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
+            file.write(_MAGIC + _digest(payload) + payload)
         os.replace(name, path)
     except OSError:
         if name is not None:

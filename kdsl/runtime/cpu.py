@@ -13,7 +13,6 @@ import itertools
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 from kdsl.errors import CompileError, TargetError
@@ -84,7 +83,9 @@ def load_kept(key: str) -> Library | None:
 
 def generator(target: Target) -> str:
     """Everything beside the text that decides the machine code: LLVM's version, the processor and its features."""
-    return repr((_version(), _llvm().llvm_version_info, _OPTION, *_processor(target.level)))
+    import llvmlite
+
+    return repr((llvmlite.__version__, _llvm().llvm_version_info, _OPTION, *_processor(target.level)))
 
 
 def asm(text: str, target: Target) -> str:
@@ -146,11 +147,6 @@ def _linker() -> Any:
     linker = _llvm().create_lljit_compiler(_machine(host_level()), use_jit_link=True, suppress_errors=True)
     _keep(linker)
     return linker
-
-
-@lru_cache
-def _version() -> str:
-    return version("llvmlite")
 
 
 def _parse(text: str, target: Target) -> Any:
