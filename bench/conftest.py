@@ -51,9 +51,14 @@ class Race:
         self.benchmark, self.name = benchmark, name
 
     def __call__(
-        self, question: str, ours: Callable[[], object], others: dict[str, Callable[[], object]], target: float | None = None, rounds: int = 15,
+        self,
+        question: str,
+        ours: Callable[[], object],
+        others: dict[str, Callable[[], object]],
+        target: float | None = None,
+        rounds: int = 15,
         work: str = "",
-    ) -> dict[str, float]:  # fmt: skip
+    ) -> dict[str, float]:
         """Medians in ms by name ("kdsl" is ours); `target` is the ratio other/ours that the project wants against
         the first other.
         """

@@ -10,8 +10,8 @@ HEAD = """# Performance
 
 Made by `python bench/report.py` from bench/results/*.json; each table names the machine and the commit it was measured at. Times
 are medians in milliseconds of runs that alternate between the competitors in one process; a ratio is the competitor's time over
-kdsl's (above 1: kdsl is faster). "Wanted" is the ratio the project aims at against the first competitor; where it is not reached the
-row says so.
+kdsl's (above 1: kdsl is faster). "Wanted" is the ratio the project aims at against the first competitor; where it is not
+reached the row says so.
 """
 
 

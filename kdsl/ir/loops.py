@@ -2,15 +2,18 @@
 
     program ::= buffer* kernel*                  buffer: dtype, shape, strides, argument | result | temporary | constant
     kernel  ::= name ( buffer … ; size … )  stmt*
-    stmt ::= Parallel(i, lo, hi, tile) body      any order: a chunk of the CPU pool, a CUDA block; only outermost, nested for several axes
+    stmt ::= Parallel(i, lo, hi, tile) body      any order: a chunk of the CPU pool, a CUDA block; only outermost,
+                                                 nested for several axes
            | Stream(i, lo, hi, tile, order, carries) body    one tile after the other; order any | forward | backward
            | Let(name, tile)                     single assignment; a 0-d integer Let may be used in indices by its name
            | Near(name, dtype, shape)            block-private near memory: panel, strip or row on a CPU, shared memory on a GPU
            | Copy(near, index, view, depth)      fill near memory; depth > 1: that many tiles in flight
            | Put(near, index, tile) | Store(view, tile) | If(condition) body | Prefetch(view)
     tile ::= Load(view) | Constant | Scalar(index expression) | Index(axis) | Name | Map(op, tile, …) | Fold(monoid, tile, axis)
-           | Prefix(monoid, tile, axis) | Dot(accumulator, a, b) | Permute | Slice | Gather(memory, index tiles) | Broadcast | Convert(layout, tile)
-    view ::= memory[index, …] and, for each axis, whether it must be checked: an element outside reads as `fill`, a write outside is dropped
+           | Prefix(monoid, tile, axis) | Dot(accumulator, a, b) | Permute | Slice | Gather(memory, index tiles)
+           | Broadcast | Convert(layout, tile)
+    view ::= memory[index, …] and, for each axis, whether it must be checked: an element outside reads as `fill`,
+             a write outside is dropped
 
 An index expression is an Extent (ir/sizes.py) in size names, loop indices (the first element of the tile: i = lo, lo + tile …),
 names of 0-d integer Lets, and tile axes: `axis(0)` is the name "#0" and counts 0 … extent-1 along axis 0 of the tile.
@@ -345,7 +348,9 @@ Statement = Union[Parallel, Stream, Let, Near, Copy, Put, Store, If, Prefetch]
 # --- kernels and programs -------------------------------------------------------------------------------------------------------
 @dataclass(eq=False, frozen=True)
 class Kernel:
-    """One launch. `body` opens with Lets of sizes at most, then one nest of Parallel. What `kind`, `bytes` … say is for explain()."""
+    """One launch. `body` opens with Lets of sizes at most, then one nest of Parallel. What `kind`, `bytes` … say is
+    for explain().
+    """
 
     name: str
     buffers: tuple[Buffer, ...]

@@ -86,7 +86,7 @@ class Op(Enum):
     BROADCAST = "broadcast"  # shape, axes: operand axis i lies on result axis axes[i] (increasing); size 1 repeats
     PERMUTE = "permute"  # axes: result axis i is operand axis axes[i]
     RESHAPE = "reshape"  # shape
-    SLICE = "slice"  # starts, sizes, steps (one per axis): element i of an axis is operand element start + i*step; steps may be negative
+    SLICE = "slice"  # starts, sizes, steps of any sign (one per axis): element i of an axis is operand element start + i*step
     PAD = "pad"  # low, high, interior (one per axis), value (Python scalar): interior many between neighbours
     CONCAT = "concat"  # axis; any number of operands
     WINDOW = "window"  # axis, size, stride, dilation: [.., n, ..] -> [.., m, .., size]: windows last
@@ -127,4 +127,5 @@ MOVEMENT = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.SLICE, Op.PAD, Op
 REDUCTIONS = frozenset({Op.SUM, Op.PROD, Op.MAX, Op.MIN, Op.ANY, Op.ALL, Op.ARGMAX, Op.ARGMIN})
 COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.MAXIMUM, Op.MINIMUM, Op.AND, Op.OR, Op.XOR, Op.EQ, Op.NE, Op.MULHI})
 COMPOSITE = frozenset({Op.SIGMOID, Op.SINH, Op.COSH, Op.ASINH, Op.ACOSH, Op.ATANH})  # transforms/expand.py writes them out
-CORE = frozenset(Op) - COMPOSITE - {Op.CALL, Op.STOP_GRADIENT, Op.BARRIER, Op.SEARCHSORTED}  # what is left after expand: planners and emitters
+# what is left after expand: planners and emitters know no others
+CORE = frozenset(Op) - COMPOSITE - {Op.CALL, Op.STOP_GRADIENT, Op.BARRIER, Op.SEARCHSORTED}
