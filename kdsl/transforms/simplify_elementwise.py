@@ -94,22 +94,52 @@ def times_one(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | No
     return b.full(canonical(0, x[0].dtype), x[0].shape, x[0].dtype) if integer and x[1] == 0 else None
 
 
+def _exact_together(c: Literal, d: Literal) -> bool:
+    """Whether (x * c) * d is x * (c * d) for every x: a sign, or powers of two that both make x larger."""
+    if abs(c) == 1 or abs(d) == 1:
+        return True
+    return all(abs(k) >= 1 and math.frexp(k)[0] in (0.5, -0.5) for k in (c, d))
+
+
 @rule(Op.MUL, exact=False)
 def literal_factors_meet(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
-    """(x * c) * d -> x * (c*d);  (x * c) * y -> (x * y) * c, but a row constant takes c in. Mild factors only"""
+    """(x * c) * d -> x * (c*d);  (x * c) * y -> (x * y) * c, but a row constant takes c in
+
+    In what users wrote only where no bit changes (the contract names no freedom for it): signs, growing powers of two, and the
+    factor 2 that `one_plus_tanh` brought in. Mild factors of gradients meet freely."""
     floating = x[0].dtype.is_floating
     p, c = factor(b, x[0])
     if not isinstance(x[1], Value):
-        if c is None and (not floating or mild(x[1])):
-            return _into_row_constant(b, x[0], x[1])
-        if c is None or (floating and not mild(c, x[1])):
+        free = not floating or (b.gradients and mild(x[1]))
+        if c is None:
+            return _into_row_constant(b, x[0], x[1]) if free else None
+        if not (free and (not floating or mild(c))) and not _exact_together(c, x[1]):
             return None
-        return b.emit(Op.MUL, p, canonical(c * x[1], x[0].dtype))
+        return _times(b, p, c * x[1])
     q, d = factor(b, x[1])
-    if (c is None and d is None) or (floating and not mild(*(k for k in (c, d) if k is not None))):
+    given = [k for k in (c, d) if k is not None]
+    if not given or (floating and not (_only_signs(given) or (b.gradients and mild(*given)) or _has_own_factor(b, p, c, q, d))):
         return None
-    product = canonical((1 if c is None else c) * (1 if d is None else d), x[0].dtype)
-    return b.emit(Op.MUL, b.emit(Op.MUL, p, q), product)
+    return _times(b, b.emit(Op.MUL, p, q), math.prod(given))
+
+
+def _only_signs(numbers: list[Literal]) -> bool:
+    return all(abs(k) == 1 for k in numbers)
+
+
+def _has_own_factor(b: Simplifier, p: Operand, c: Literal | None, q: Operand, d: Literal | None) -> bool:
+    """Whether this is (sigmoid * 2) * (y * c) with a c that lets nothing overflow: the 2 belongs to the identity of tanh."""
+    return any(
+        k == 2.0 and b.define(s, Op.SIGMOID) is not None and (other is None or 2.0**-40 <= abs(other) <= 1)
+        for s, k, other in ((p, c, d), (q, d, c))
+    )
+
+
+def _times(b: Simplifier, v: Operand, number: Literal) -> Operand | None:
+    """v * number, unless the number is infinite in the dtype."""
+    assert isinstance(v, Value)
+    number = canonical(number, v.dtype)
+    return b.emit(Op.MUL, v, number) if math.isfinite(number) else None
 
 
 def _into_row_constant(b: Simplifier, v: Operand, c: Literal) -> Operand | None:
@@ -184,11 +214,13 @@ def divide_once(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | 
 
 @rule(Op.ADD, exact=False)
 def one_plus_tanh(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
-    """tanh(u) + 1 -> sigmoid(u * 2) * 2"""
+    """tanh(u) + 1 -> sigmoid(u * 2) * 2;  tanh(u * c) + 1 -> sigmoid(u * (2*c)) * 2"""
     e = b.define(x[0], Op.TANH)
     if e is None or isinstance(x[1], Value) or x[1] != 1.0:
         return None
-    return b.emit(Op.MUL, b.emit(Op.SIGMOID, b.emit(Op.MUL, e.operands[0], 2.0)), 2.0)
+    p, c = factor(b, e.operands[0])
+    doubled = b.emit(Op.MUL, p, 2.0 if c is None else canonical(2.0 * c, x[0].dtype))
+    return b.emit(Op.MUL, b.emit(Op.SIGMOID, doubled), 2.0)
 
 
 @rule(Op.WHERE, exact=False)

@@ -190,3 +190,44 @@ def test_sum_of_constant_over_a_named_axis_counts_it():
     x = np.array([1, 2, 3], np.float32)
     np.testing.assert_array_equal(evaluate(simple, x, sizes={"N": 7})[0], 7 * x)
     assert Op.SUM not in ops(simple)
+
+
+def _products(*steps):
+    """x times one factor after another."""
+
+    def build(b, x, y):
+        for step in steps:
+            x = b.emit(Op.MUL, x, y if step == "y" else step)
+        return x
+
+    return program(build, (dt.f32, (4,)), (dt.f32, (4,)))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(3.0, 7.0), (2.0**20, 2.0**-20), (0.5, 0.5), (1e10, 1e-10), (0.1, "y"), (0.5, "y"), (2.0, "y", 0.5), (3.0, "y", 7.0), (-3.0, -7.0, "y")],
+)  # fmt: skip
+def test_factors_that_users_wrote_keep_every_bit(steps):
+    f = _products(*steps)
+    big = np.float32([3.4e38, 1.1754942e-38, 1e-45, 0.1])
+    for x in (big, -big, np.float32([np.inf, np.nan, -0.0, 0.3])):
+        for y in (big, big[::-1]):
+            with np.errstate(all="ignore"):
+                expected, got = (evaluate(g, x, y)[0] for g in (f, expand(simplify(f))))
+            assert np.array_equal(expected, got, equal_nan=True)
+            assert np.array_equal(np.signbit(expected), np.signbit(got))
+
+
+def test_signs_and_growing_powers_of_two_meet():
+    for steps, factors in (((3.0, -1.0), [-3.0]), ((-1.0, "y", -1.0), []), ((2.0, 4.0), [8.0]), ((0.5, 2.0), [0.5, 2.0])):
+        f = simplify(_products(*steps))
+        assert [e.operands[1] for e in f.equations if not isinstance(e.operands[1], Value)] == factors
+
+
+def test_gelu_is_one_sigmoid():
+    def gelu(b, x):
+        inner = b.emit(Op.MUL, b.emit(Op.ADD, x, b.emit(Op.MUL, b.emit(Op.POW, x, 3.0), 0.044715)), 0.797884561)
+        return b.emit(Op.MUL, b.emit(Op.MUL, x, 0.5), b.emit(Op.ADD, b.emit(Op.TANH, inner), 1.0))
+
+    f = simplify(program(gelu, (dt.f32, (4,))))
+    assert ops(f) == [Op.MUL, Op.MUL, Op.MUL, Op.ADD, Op.MUL, Op.SIGMOID, Op.MUL]
