@@ -14,7 +14,7 @@ import numpy as np
 
 import kdsl.dtypes as dt
 from kdsl.dtypes import TypeSpec
-from kdsl.errors import ArgumentError, DtypeError, KdslError, ShapeError
+from kdsl.errors import ArgumentError, DtypeError, ShapeError
 from kdsl.frontend.signature import Call, SizeSource
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import LEAF, Static, Tree
@@ -153,7 +153,7 @@ class Split:
 def split(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Split:
     """Which of `args` are cotangents: the smallest number of them that fits."""
     tried: list[str] = []
-    refused: KdslError | None = None
+    refused: Exception | None = None
     for count in range(len(args) + 1):
         front, last = args[: len(args) - count], args[len(args) - count :]
         try:
@@ -164,7 +164,7 @@ def split(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
         try:
             call = kernel.read(front, kwargs)
             traced = kernel.differentiable(call)
-        except KdslError as error:  # a cotangent was taken for an argument that has a default
+        except Exception as error:  # a cotangent was taken for an argument that has a default: the body fails in any way
             refused = refused or error
             continue
         results = floating_results(traced)

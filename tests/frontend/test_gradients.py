@@ -140,3 +140,11 @@ def test_looking_at_derivatives():
     assert "derived" in scaled.vjp.stages(X, W, np.ones(5, np.float32))
     report = scaled.pullback.explain(kd.f32[5, 7], kd.f32[7])
     assert {k.part for k in report.kernels} == {"scaled_forward", "scaled_backward"}
+
+
+def test_a_cotangent_is_not_taken_for_a_function_that_is_a_default():
+    def scaled(x, change=lambda s: 2 * s):
+        return change(x)
+
+    x = np.ones(4, "f4")
+    np.testing.assert_array_equal(kd.kernel(scaled).vjp(x, 3 * x)[0], 6 * x)
