@@ -29,6 +29,7 @@ BLOCK_WORK = 32 * 1024  # elements that one block of a kernel has at least
 MOST_BLOCKS = 64
 FEW_ROWS = 16
 UNROLL = 4  # vectors of one tile
+ONE_TILE = 8  # vectors of a line that is one tile
 WIDE = 8  # vectors of one tile whose vectors lie along the rows
 PREFETCHED = range(1024, 64 * 1024)  # bytes of a row that is fetched ahead: shorter ones follow each other closely enough
 
@@ -47,6 +48,9 @@ class _Rows:
         self.vector = target.lanes(wide)
         self.rows_of_tile = 1  # line elements of a tile where the vectors lie along the rows
         self.width = self.vector * UNROLL
+        length = self.size[plan.line[-1]] if plan.line else 0
+        if isinstance(length, int) and self.width < length <= ONE_TILE * self.vector:
+            self.width = length  # a short line is one tile: each fold ends once
         if self.along == 0:
             self.rows_of_tile, self.width = self.upright()
         self.nears: dict[Value, ir.Near] = {}
@@ -353,7 +357,8 @@ class _Rows:
         for (e, i), axes in p.letters.uses.items():
             v = e.operands[i]
             assert isinstance(v, Value)
-            if isinstance(n, int) and n * v.dtype.bytes in PREFETCHED and {row, line} <= set(flat(axes)):
+            near = isinstance(n, int) and n * v.dtype.bytes not in PREFETCHED
+            if not near and {row, line} <= set(flat(axes)):
                 view = t.view(self.memory(v), t.plain_operand(e, i))
                 if view is not None and not view.check and (view.memory.name, view.index) not in asked:
                     asked.add((view.memory.name, view.index))
@@ -465,7 +470,9 @@ class _Rows:
             out.append(total)
         return out
 
-    def nested(self, folds: list[LineFold], letters: list[Letter], step: int, shape: ir.TileShape, start: list | None, inside: Callable) -> list:
+    def nested(
+        self, folds: list[LineFold], letters: list[Letter], step: int, shape: ir.TileShape, start: list | None, inside: Callable
+    ) -> list:
         """Streams over the letters of a line, carrying the folds; the last edge is checked and masked."""
         t = self.t
         x, *rest = letters
@@ -476,10 +483,15 @@ class _Rows:
             start = start or [f.init(shape) for f in folds]
             t.push(index, *(n for group in names for n in group))
             t.pos[x] = size(index)
-            old = [[ir.Name(m, shape, s.dtype) for m, s in zip(group, first, strict=True)] for group, first in zip(names, start, strict=True)]
+            old = [
+                [ir.Name(m, shape, s.dtype) for m, s in zip(group, first, strict=True)]
+                for group, first in zip(names, start, strict=True)
+            ]
             new = self.nested(folds, rest, step, shape, old, inside)
             carry = tuple(
-                ir.Carry(m, s, v) for group, first, later in zip(names, start, new, strict=True) for m, s, v in zip(group, first, later, strict=True)
+                ir.Carry(m, s, v)
+                for group, first, later in zip(names, start, new, strict=True)
+                for m, s, v in zip(group, first, later, strict=True)
             )
             body = t.pop()
             t.emit(ir.Stream(index, 0, n, 1, body, carry))

@@ -67,7 +67,12 @@ class _Stored(Exception):
 
 class _Grouper:
     def __init__(
-        self, function: Function, results: tuple[Value, ...], target: Target, strides: Mapping[Value, Shape], stored: set[Equation]
+        self,
+        function: Function,
+        results: tuple[Value, ...],
+        target: Target,
+        strides: Mapping[Value, Shape],
+        stored: set[Equation],
     ) -> None:
         self.function, self.results, self.target, self.strides = function, results, target, strides
         self.order = {e: i for i, e in enumerate(function.equations)}
@@ -127,7 +132,12 @@ class _Grouper:
                 continue
             for v in dict.fromkeys(e.values):
                 q = self.free.made.get(v)
-                if q in chain and q.op in ELEMENTWISE and self.free.readers_of(q) == {e} and not self.free.is_read_outside(q, {e}):
+                if (
+                    q in chain
+                    and q.op in ELEMENTWISE
+                    and self.free.readers_of(q) == {e}
+                    and not self.free.is_read_outside(q, {e})
+                ):
                     chain[e] += chain.pop(q)
         return [sorted(members, key=self.order.__getitem__) for members in chain.values()]
 
@@ -290,11 +300,20 @@ class _Grouper:
         return replace(merged, kind="finisher" if small else "kernel")
 
     def finishing(self, equations: list[Equation]) -> list[Plan]:
-        """Finishers, as few kernels as may be."""
-        out: list[Plan] = []
+        """Finishers: those of equal shapes share a kernel, side by side."""
+        alike: dict[tuple, list[Equation]] = {}
         for e in equations:
-            out.append(replace(plan([e], [e.result], self.function.name, self.contiguous, self.target), kind="finisher"))
-        return out
+            alike.setdefault((e.values[0].shape, e.attributes["axes"]), []).append(e)
+        return [replace(self.side_by_side(group), kind="finisher") for group in alike.values()]
+
+    def side_by_side(self, equations: list[Equation]) -> Plan:
+        """One kernel for equations of equal shapes that have nothing in common."""
+        hard = HardLetters().add(equations)
+        first = equations[0]
+        for e in equations[1:]:
+            for a, b in zip(hard.uses[first, 0], hard.uses[e, 0], strict=True):
+                hard.union.tie(a, b)
+        return plan(equations, [e.result for e in equations], self.function.name, self.contiguous, self.target, hard)
 
     def sorted_groups(self) -> list[Group]:
         out: list[Group] = []

@@ -132,3 +132,25 @@ def test_grouping_asks_for_few_plans(monkeypatch, tmp_path):
     shapes = [(2, 8, 12), (12,), (12,), *[(12, 12)] * 4, (12,), (12,), (12, 48), (48,), (48, 12), (2, 8, 12)]
     kd.kernel(block).vjp.stages(*(kd.f32[s] for s in shapes))["grouped"]
     assert len(asked) < len(seen[-1].equations)
+
+
+VIEWS = [
+    (lambda x, y: kd.exp(x.T) * y, (40, 33), (33, 40)),
+    (lambda x, y: kd.sum(kd.exp(x[1:, ::2]) * y, axis=-1), (41, 66), (40, 33)),
+    (lambda x, y: kd.tanh(x[::-1] + y), (40, 33), (40, 33)),
+    (lambda x, y: kd.tanh(kd.concat([x, y], axis=-1)) * 2, (40, 33), (40, 20)),
+    (lambda x, y: kd.sum(kd.tanh(kd.concat([x, y], axis=0)), axis=0), (40, 33), (20, 33)),
+    (lambda x, y: kd.exp(kd.stack([x, y], axis=1)), (40, 33), (40, 33)),
+]
+
+
+@pytest.mark.parametrize("function, first, second", VIEWS)
+def test_views_are_never_copied(function, first, second):
+    (kernel,) = kd.kernel(function).explain(kd.f32[first], kd.f32[second]).kernels
+    assert len(kernel.reads) == 2 and len(kernel.writes) == 1
+
+
+def test_finishers_of_equal_shapes_share_a_kernel():
+    types = kd.f32[512, 100], kd.f32[100], kd.f32[100], kd.f32[512, 100]
+    kinds = [k.kind for k in kd.kernel(layer_norm).vjp.explain(*types).kernels]
+    assert kinds == ["kernel", "finisher"]
