@@ -21,14 +21,16 @@ Monomial = tuple  # sorted atoms
 
 
 class Size:
-    """An integer expression in named sizes that is not a constant."""
+    """An integer expression in named sizes that is not a constant. Its text and its names are made once."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_names", "_text", "terms")
     terms: dict[Monomial, int]
 
     def __init__(self, terms: dict[Monomial, int]) -> None:
         self.terms = terms
         self._hash = hash(frozenset(terms.items()))
+        self._names: frozenset[str] | None = None
+        self._text = ""
 
     # --- arithmetic: results are normalised, so constants come back as ints --------------------------------------
     def __add__(self, other: Extent) -> Extent:
@@ -56,7 +58,7 @@ class Size:
         terms: dict[Monomial, int] = {}
         for a, p in self.terms.items():
             for b, q in _terms(other).items():
-                monomial = tuple(sorted(a + b, key=repr))
+                monomial = tuple(sorted(a + b, key=repr)) if a and b else a or b
                 terms[monomial] = terms.get(monomial, 0) + p * q
         return _normal(terms)
 
@@ -84,11 +86,13 @@ class Size:
         return Size, (self.terms,)  # the hash of a text is another one in every process
 
     def __repr__(self) -> str:
-        out = ""
-        for monomial, factor in sorted(self.terms.items(), key=lambda item: (not item[0], repr(item[0]))):
-            text = "*".join(([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + [_show(a) for a in monomial])
-            out += (" - " if factor < 0 else " + ") + text if out else ("-" if factor < 0 else "") + text
-        return out
+        if not self._text:
+            out = ""
+            for monomial, factor in sorted(self.terms.items(), key=lambda item: (not item[0], repr(item[0]))):
+                text = "*".join(([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + [_show(a) for a in monomial])
+                out += (" - " if factor < 0 else " + ") + text if out else ("-" if factor < 0 else "") + text
+            self._text = out
+        return self._text
 
 
 def size(name: str) -> Size:
@@ -114,7 +118,9 @@ def _show(atom: Atom) -> str:
         return atom[1]
     if atom[0] in ("min", "max"):
         return f"{atom[0]}({atom[1]}, {atom[2]})"
-    a, b = (f"({x})" if isinstance(x, Size) and (len(x.terms) > 1 or next(iter(x.terms.values())) != 1) else str(x) for x in atom[1:])
+    a, b = (
+        f"({x})" if isinstance(x, Size) and (len(x.terms) > 1 or next(iter(x.terms.values())) != 1) else str(x) for x in atom[1:]
+    )
     return f"({a} {atom[0]} {b})"
 
 
@@ -203,9 +209,9 @@ def ceildiv(a: Extent, b: Extent) -> Extent:
 def at_least(a: Extent, b: Extent) -> bool:
     """Whether a >= b holds for all values (names at least 0). False also where it cannot be told."""
     difference = a - b
-    return isinstance(difference, Size) and all(f >= 0 for f in difference.terms.values()) and all(map(_natural, difference.terms)) or (
-        isinstance(difference, int) and difference >= 0
-    )
+    return (
+        isinstance(difference, Size) and all(f >= 0 for f in difference.terms.values()) and all(map(_natural, difference.terms))
+    ) or (isinstance(difference, int) and difference >= 0)
 
 
 def _natural(monomial: Monomial) -> bool:
@@ -215,18 +221,22 @@ def _natural(monomial: Monomial) -> bool:
     return all(a[0] == "name" or (natural(a[1]) and natural(a[2])) or (a[0] == "%" and natural(a[2])) for a in monomial)
 
 
-def names_in(x: Extent) -> set[str]:
+def names_in(x: Extent) -> frozenset[str]:
     """The names that an expression mentions."""
-    out: set[str] = set()
-    for monomial in _terms(x):
-        for atom in monomial:
-            out |= {atom[1]} if atom[0] == "name" else names_in(atom[1]) | names_in(atom[2])
-    return out
+    if not isinstance(x, Size):
+        return frozenset()
+    if x._names is None:
+        out: set[str] = set()
+        for monomial in x.terms:
+            for atom in monomial:
+                out |= {atom[1]} if atom[0] == "name" else names_in(atom[1]) | names_in(atom[2])
+        x._names = frozenset(out)
+    return x._names
 
 
 def substitute(x: Extent, values: Mapping[str, Extent]) -> Extent:
     """The expression with names replaced."""
-    if isinstance(x, int):
+    if isinstance(x, int) or names_in(x).isdisjoint(values):
         return x
     total: Extent = 0
     operations: dict[str, Callable[[Extent, Extent], Extent]] = {"//": floordiv, "%": modulo, "min": minimum, "max": maximum}

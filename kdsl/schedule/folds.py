@@ -51,12 +51,16 @@ class LineFold:
         return [ir.Map("where", (later, b, a), self.dtype), ir.Map("where", (later, j, i), dt.i64)]
 
     def step(self, old: list[ir.Tile], value: ir.Tile, place: ir.Tile | None, shape: ir.TileShape) -> list[ir.Tile]:
-        new = [spread_to(value, shape)] if self.op not in PLACES else [spread_to(value, shape), spread_to(_required(place), shape)]
+        new = (
+            [spread_to(value, shape)] if self.op not in PLACES else [spread_to(value, shape), spread_to(_required(place), shape)]
+        )
         return self.join(old, new)
 
     def alone(self, value: ir.Tile, place: ir.Tile | None, shape: ir.TileShape) -> list[ir.Tile]:
         """A tile by itself as carried tiles."""
-        return [spread_to(value, shape)] if self.op not in PLACES else [spread_to(value, shape), spread_to(_required(place), shape)]
+        return (
+            [spread_to(value, shape)] if self.op not in PLACES else [spread_to(value, shape), spread_to(_required(place), shape)]
+        )
 
     def collapse(self, carried: list[ir.Tile], axis: int) -> list[ir.Tile]:
         """Carried tiles folded along a tile axis: extent 1 remains."""

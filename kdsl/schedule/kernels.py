@@ -63,4 +63,6 @@ def kernel(plan: Plan, body: tuple[ir.Statement, ...], schedule: dict[str, Any])
             local.add(s.name)
     sizes = tuple(sorted(n for n in names - local if not n.startswith("#")))
     location = next((e.location for e in reversed(plan.equations) if e.location), None)
-    return ir.Kernel(plan.name, tuple(buffers), sizes, body, plan.kind, plan.bytes, plan.operations, plan.notes, schedule, location)
+    return ir.Kernel(
+        plan.name, tuple(buffers), sizes, body, plan.kind, plan.bytes, plan.operations, plan.notes, schedule, location
+    )

@@ -31,7 +31,9 @@ def is_alias(e: Equation) -> bool:
 class FreeValues:
     """What is free in one function, and who reads what through it."""
 
-    def __init__(self, function: Function, results: tuple[Value, ...], strides: Mapping[Value, Shape], stored: Iterable[Equation] = ()) -> None:
+    def __init__(
+        self, function: Function, results: tuple[Value, ...], strides: Mapping[Value, Shape], stored: Iterable[Equation] = ()
+    ) -> None:
         self.function, self.strides = function, strides
         self.made = {e.result: e for e in function.equations}
         self.kept_results = set(results)
@@ -127,7 +129,12 @@ class FreeValues:
                     q = None
                     break
                 q = self.made[q.values[0]]
-            if q is not None and self.free[q] and q not in stored and not (q.op is Op.RESHAPE and self.in_memory(q.result, set())):
+            if (
+                q is not None
+                and self.free[q]
+                and q not in stored
+                and not (q.op is Op.RESHAPE and self.in_memory(q.result, set()))
+            ):
                 self.free[q] = False
                 self.masks.discard(q)
                 stored.append(q)

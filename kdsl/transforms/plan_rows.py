@@ -237,7 +237,12 @@ def _parts(w: _Walk, partial: list[Equation], reduced: tuple[Letter, ...]) -> tu
         whole = [e for e, d in w.folds.items() if d and d == set(w.line) and e.result not in w.used]
         single = len(w.line) == 1 and not w.rows and len(whole) == len([d for d in w.folds.values() if d])
         n = w.letters.size[w.line[0]] if w.line else 0
-        if not whole or not single or (isinstance(n, int) and n < 2 * LARGE_LINE) or any(e.op in (Op.ARGMAX, Op.ARGMIN) for e in whole):
+        if (
+            not whole
+            or not single
+            or (isinstance(n, int) and n < 2 * LARGE_LINE)
+            or any(e.op in (Op.ARGMAX, Op.ARGMIN) for e in whole)
+        ):
             return {}, 1
         count = min(64, n // LARGE_LINE) if isinstance(n, int) else PARTS
         return {e: _part(e, count) for e in whole}, count

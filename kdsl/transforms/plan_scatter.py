@@ -22,7 +22,10 @@ NOT_MAPS = REDUCTIONS | {Op.SORT, Op.ARGSORT, Op.SEARCHSORTED}
 
 
 def plan_scatter(
-    equations: Sequence[Equation], outputs: Sequence[Value], name: str = "kernel", contiguous: Callable[[Value], bool] | None = None
+    equations: Sequence[Equation],
+    outputs: Sequence[Value],
+    name: str = "kernel",
+    contiguous: Callable[[Value], bool] | None = None,
 ) -> ScatterPlan:
     """The plan of a scatter, or Illegal."""
     scatters = [e for e in equations if e.op in SCATTERS]

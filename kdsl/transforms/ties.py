@@ -20,7 +20,11 @@ def tie(union: Union, e: Equation, operands: list[Nodes], result: Nodes) -> None
     """Make the axes one that the equation walks as one; Illegal where they do not fit."""
     if e.op is Op.DOT:
         by: dict[str, Node] = {}
-        for names, nodes in ((e.attributes["left"], operands[0]), (e.attributes["right"], operands[1]), (e.attributes["out"], result)):
+        for names, nodes in (
+            (e.attributes["left"], operands[0]),
+            (e.attributes["right"], operands[1]),
+            (e.attributes["out"], result),
+        ):
             for name, node in zip(names, nodes, strict=True):
                 union.tie(by.setdefault(name, node), node)
         return

@@ -152,7 +152,9 @@ def test_lines_of_several_loops_end_where_the_inner_one_ends(shape, view, named)
     b = Builder()
     flat = b.emit(Op.RESHAPE, b.emit(Op.EXP, x), shape=(x.type.count,))
     total = b.emit(Op.BROADCAST, b.emit(Op.SUM, flat, axes=(0,)), shape=flat.shape, axes=())
-    agrees([x], b.equations, [b.emit(Op.DIV, flat, total), b.emit(Op.NEG, flat)], [array], {x: tuple(s // 4 for s in array.strides)})
+    agrees(
+        [x], b.equations, [b.emit(Op.DIV, flat, total), b.emit(Op.NEG, flat)], [array], {x: tuple(s // 4 for s in array.strides)}
+    )
 
 
 @pytest.mark.parametrize("columns", [4, 8, 9, 33])
