@@ -116,7 +116,7 @@ class GPT(Module):
         self.eval()
         with no_grad():
             for _ in range(max_new_tokens):
-                logits = self(ids[:, -self.config.block_size :]).data[:, -1]  # (B, V)
+                logits = np.ascontiguousarray(self(ids[:, -self.config.block_size :]).data[:, -1])  # (B, V)
                 key, step = F.generator.draw()
                 drawn = np.asarray(1.0 / temperature, np.float32)
                 new = _sample(logits, key, step, drawn, top_k=top_k) if do_sample else _greedy(logits)

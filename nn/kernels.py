@@ -6,7 +6,7 @@ In:  a function of tensors and one short text per tensor parameter.  Out: a call
     def layer_norm(x, w, b, *, eps=1e-5): …
 
 A capital letter is an axis whose size the kernel may rely on (a width, a vocabulary); `...` and small words are axes that change
-(batch, time): the kernel is compiled once for all their values. An axis of size 1 is always fixed.
+(batch, time): the kernel is compiled once for all their values.
 Read next: tensor.py, which calls these kernels through its tape.
 """
 
@@ -35,7 +35,7 @@ class Layer:
         key = tuple([a.shape if isinstance(a, np.ndarray) else None for a in args]), tuple(static.items())
         found = self.kernels.get(key)
         if found is None:
-            types = tuple(self._type(text, a) for text, a in zip(self.axes, args))
+            types = self.types(args)
             found = self.kernels.get((types, key[1]))
             if found is None:
                 names = self.function.__code__.co_varnames
@@ -48,6 +48,10 @@ class Layer:
     def __call__(self, *args: Any, **static: Any) -> Any:
         return self.kernel(args, static)(*args)
 
+    def types(self, args: Sequence[Any]) -> tuple[tuple[int | str, ...] | None, ...]:
+        """The axes of each argument."""
+        return tuple(map(self._type, self.axes, args))
+
     @staticmethod
     def _type(text: str | None, array: Any) -> tuple[int | str, ...] | None:
         """The axes of one argument: a number where fixed, a name where it may change; None for what carries no annotation."""
@@ -59,7 +63,7 @@ class Layer:
             words = [f"n{free - i}" for i in range(free)] + words[1:]
         if len(words) != len(shape):
             raise ValueError(f"an argument with axes '{text}' cannot have shape {shape}")
-        return tuple(n if w.isupper() or n == 1 else w for w, n in zip(words, shape))
+        return tuple(n if w.isupper() else w for w, n in zip(words, shape))
 
 
 def _annotation(axes: tuple[int | str, ...]) -> Any:
@@ -72,18 +76,20 @@ def layer(*axes: str | None) -> Callable[[Callable[..., Any]], Layer]:
 
 
 def elementwise(function: Callable[..., Any]) -> Broadcasting:
-    """Make a function of broadcasting tensors a family of kernels in which every axis longer than 1 is named."""
+    """Make a function of broadcasting tensors a family of kernels: every axis is named, but those that are stretched."""
     return Broadcasting(function)
 
 
 class Broadcasting(Layer):
-    """A Layer whose axes are named by their position from the right."""
+    """A Layer whose axes are named by their position from the right; where shapes differ, those of size 1 are fixed: they stretch."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function, (None,) * 8)
+        super().__init__(function, ())
 
-    @staticmethod
-    def _type(text: str | None, array: Any) -> tuple[int | str, ...] | None:
-        if not isinstance(array, np.ndarray):
-            return None
-        return tuple(n if n == 1 else f"n{array.ndim - i}" for i, n in enumerate(array.shape))
+    def types(self, args: Sequence[Any]) -> tuple[tuple[int | str, ...] | None, ...]:
+        shapes = [a.shape if isinstance(a, np.ndarray) else None for a in args]
+        stretched = len({s for s in shapes if s is not None}) > 1
+        return tuple(
+            None if s is None else tuple(1 if n == 1 and stretched else f"n{len(s) - i}" for i, n in enumerate(s))
+            for s in shapes
+        )
