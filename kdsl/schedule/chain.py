@@ -47,7 +47,6 @@ class _Strip(LinePass):
     def kernels(self) -> list[ir.Kernel]:
         row_tiles = tile_count(self.rows, self.t.rows)
         block = max(1, 48 // self.t.rows)
-        checked = not isinstance(self.rows, int)
         if self.row is None:
             body = tuple(self.row_tile(0, 1, False))
         elif not self.known:
@@ -57,11 +56,11 @@ class _Strip(LinePass):
                 0,
                 row_tiles,
                 "t",
-                lambda t, nr, _: tuple(self.row_tile(t, nr, checked)),
+                lambda t, nr, checked: tuple(self.row_tile(t, nr, checked)),
             )
         else:
             body = tiles_along(self.rows, self.t.rows, size("rb"), minimum(size("rb") + block, row_tiles), "t",
-                               lambda t, nr, _: tuple(self.row_tile(t, nr, checked)))  # fmt: skip
+                               lambda t, nr, checked: tuple(self.row_tile(t, nr, checked)))  # fmt: skip
             body = (ir.Parallel("rb", 0, row_tiles, block, body),)
         nears = tuple(
             dict.fromkeys(

@@ -22,12 +22,12 @@ from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, Size, minimum, size
+from kdsl.ir.sizes import Extent, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
 from kdsl.schedule.kernels import kernel
-from kdsl.schedule.packing import Packed, pack, tile_count, tiles_along
+from kdsl.schedule.packing import Packed, TileBody, pack, tile_count, tiles_along
 from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
 
@@ -40,6 +40,10 @@ def schedule_dots(
     if frame.line is not None:
         return schedule_chain(plan, memory, target, tiling)
     return _Product(plan, memory, target, tiling).kernels()
+
+
+NEAR_PANELS = 64 * 1024  # bytes
+Edges = tuple[bool, bool]  # may a tile hang over the last row, over the last column?
 
 
 class _Product:
@@ -135,7 +139,7 @@ class _Product:
         return whole(self.values.load(self.b_packed.view(place, p, ir.axis(1)), place), place.shape)
 
     # --- the register tile ---------------------------------------------------------------------------------------------
-    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, start: ir.Tile, lo: Extent, count: Extent
+    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges, start: ir.Tile, lo: Extent, count: Extent
              ) -> tuple[list[ir.Statement], ir.Tile]:  # fmt: skip
         """Statements that add the products of `count` positions of the innermost k, from lo, to `start`."""
         at, row, checks = self.outer, self._row(t), self._checks(checked)
@@ -155,24 +159,30 @@ class _Product:
     def _column(self, p: Extent) -> dict[Letter, Extent]:
         return {} if self.product.column is None else {self.product.column: p * self.t.columns + ir.axis(1)}
 
-    def _checks(self, column: bool) -> frozenset[Letter]:
-        """Letters whose tiles may hang over: a column where told, a row wherever the number of rows is not known."""
-        row = {self.frame.row} if isinstance(self.rows, Size) and self.frame.row is not None else set()
-        return frozenset(
-            row | ({self.product.column} if column and self.product.column is not None else set())
-        )
+    def _checks(self, checked: Edges) -> frozenset[Letter]:
+        """Letters whose tiles may hang over the end."""
+        pairs = zip((self.frame.row, self.product.column), checked, strict=True)
+        return frozenset(x for x, over in pairs if over and x is not None)
 
-    def result_place(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> Place:
+    def result_place(self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> Place:
         at = {**self.outer, **self._row(t), **self._column(p)}
         return Place(at, (nr, nc), self._checks(checked))
 
     def finish(
-        self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, total: ir.Tile
+        self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges, total: ir.Tile
     ) -> list[ir.Statement]:
         """Maps on a finished tile, and the stores of the outputs."""
         place = self.result_place(t, nr, p, nc, checked)
         known = Known({self.product.equation.result: total})
         return [self.store(v, place, self.values.value(v, place, known)) for v in self.plan.outputs]
+
+    def prefetch(self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
+        """What a tile will write is fetched while it is summed."""
+        place = self.result_place(t, nr, p, nc, checked)
+        views = (
+            self.values.view(self.memory(v), self.plan.letters.values[v], v.shape, place) for v in self.plan.outputs
+        )
+        return [ir.Prefetch(view, place.shape) for view in views]
 
     def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
         view = self.values.view(self.memory(v), self.plan.letters.values[v], v.shape, place)
@@ -207,21 +217,30 @@ class _Product:
         zero = identity(Op.SUM, self.dtype)
 
         def nest(
-            tile: Callable[[Extent, int, Extent, int, bool], list[ir.Statement]],
+            tile: Callable[[Extent, int, Extent, int, Edges], list[ir.Statement]],
         ) -> tuple[ir.Statement, ...]:
-            def panel(p: Extent, nc: int, checked: bool) -> tuple[ir.Statement, ...]:
-                return self._row_loops(t_lo, t_hi, lambda t, nr: tuple(tile(t, nr, p, nc, checked)))
+            def across(t: Extent, nr: int, below: bool) -> tuple[ir.Statement, ...]:
+                return panels_of(lambda p, nc, over: tuple(tile(t, nr, p, nc, (below, over))))
 
-            return tiles_along(self.columns, self.t.columns, p_lo, p_hi, self.values.name("p"), panel)
+            def panels_of(body: TileBody) -> tuple[ir.Statement, ...]:
+                return tiles_along(self.columns, self.t.columns, p_lo, p_hi, self.values.name("p"), body)
 
-        def complete(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+            if self._rows_first():
+                return self._row_loops(t_lo, t_hi, across)
+            return panels_of(
+                lambda p, nc, over: self._row_loops(
+                    t_lo, t_hi, lambda t, nr, below: tuple(tile(t, nr, p, nc, (below, over)))
+                )
+            )
+
+        def complete(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
             start: ir.Tile = ir.Constant(zero, self.dtype, (nr, nc))
             if fast is None:
                 place = self.result_place(t, nr, p, nc, checked)
                 pair = (self.values.operand(self.product.equation, i, place, Known({})) for i in (0, 1))
                 return self.finish(t, nr, p, nc, checked, ir.Map("mul", tuple(pair), self.dtype))
             body, total = self.sums(t, nr, p, nc, checked, start, 0, depth)
-            return body + self.finish(t, nr, p, nc, checked, total)
+            return [*self.prefetch(t, nr, p, nc, checked), *body, *self.finish(t, nr, p, nc, checked, total)]
 
         if pieces == 1:
             body = nest(complete)
@@ -247,14 +266,19 @@ class _Product:
             minimum(size(index) + tile, count),
         )
 
+    def _rows_first(self) -> bool:
+        """A row tile meets all panels of b where these stay near: a is then read, and the result written, once and in order."""
+        walked: Extent = self.columns * self.dtype.bytes
+        for x in self.product.k:
+            walked = walked * self.size[x]
+        return isinstance(walked, int) and walked <= NEAR_PANELS
+
     def _row_loops(
-        self, lo: Extent, hi: Extent, body: Callable[[Extent, int], tuple[ir.Statement, ...]]
+        self, lo: Extent, hi: Extent, body: Callable[[Extent, int, bool], tuple[ir.Statement, ...]]
     ) -> tuple[ir.Statement, ...]:
         if self.frame.row is None:
-            return body(0, 1)
-        return tiles_along(
-            self.rows, self.t.rows, lo, hi, self.values.name("t"), lambda t, nr, checked: body(t, nr)
-        )
+            return body(0, 1, False)
+        return tiles_along(self.rows, self.t.rows, lo, hi, self.values.name("t"), body)
 
     def _in_pieces(
         self, nest, pieces: int, depth: int, row_tiles: Extent, panels: Extent
@@ -273,7 +297,7 @@ class _Product:
         def load(t: Extent, p: Extent, nr: int, nc: int) -> ir.Tile:
             return ir.Load(ir.View(near, at(t, p)), (nr, nc))
 
-        def clear(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+        def clear(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
             body, total = self.sums(
                 t,
                 nr,
@@ -286,11 +310,11 @@ class _Product:
             )
             return [*body, ir.Put(near, at(t, p), total)]
 
-        def add(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+        def add(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
             body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), size("kb"), piece)
             return [*body, ir.Put(near, at(t, p), total)]
 
-        def end(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
+        def end(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
             lo = (pieces - 1) * piece
             body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), lo, depth - lo)
             return body + self.finish(t, nr, p, nc, checked, total)
