@@ -76,7 +76,7 @@ def layer(*axes: str | None) -> Callable[[Callable[..., Any]], Layer]:
 
 
 def elementwise(function: Callable[..., Any]) -> Broadcasting:
-    """Make a function of broadcasting tensors a family of kernels: every axis is named, but those that are stretched."""
+    """Make a function of broadcasting tensors a family of kernels in which all axes are named but those that stretch."""
     return Broadcasting(function)
 
 
