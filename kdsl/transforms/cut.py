@@ -23,6 +23,8 @@ from kdsl.transforms.dot_facts import RENAMES, Facts
 
 Affine = tuple[int, int, Extent]  # factors of row and line, and the rest
 
+FAR = 2**30  # an index with less added does not wrap in 32 bits
+
 
 def find_cut(facts: Facts, row: Letter, line: Letter, consumers: list[Equation]) -> Cut | None:
     """The tightest bounds that the masks of this strip allow."""
@@ -87,9 +89,9 @@ def _bounds(facts: Facts, e: Equation, row: Letter, line: Letter) -> tuple[Exten
 
 def _affine(facts: Facts, v: Operand, row: Letter, line: Letter) -> Affine | None:
     if not isinstance(v, Value):
-        return (0, 0, v) if isinstance(v, int) and not isinstance(v, bool) else None
+        return (0, 0, v) if isinstance(v, int) and not isinstance(v, bool) and abs(v) < FAR else None
     e = facts.made.get(v)
-    if e is None or v.dtype.kind != "signed":
+    if e is None or v.dtype.kind != "signed" or v.dtype.bits < 32:  # narrow integers wrap within a line
         return None
     if e.op in RENAMES or e.op is Op.CAST:
         return _affine(facts, e.operands[0], row, line)

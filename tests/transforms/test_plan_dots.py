@@ -102,3 +102,12 @@ def test_one_array_of_indices_for_each_reader():
     out = b.emit(Op.CAST, m, dtype=dt.f32)
     again = repeat_sources(Function("f", (), tuple(b.equations), (out,)))
     assert sum(e.op is Op.IOTA for e in again.equations) == 2
+
+
+@pytest.mark.parametrize(("dtype", "offset", "cut"), [(dt.i64, 3, True), (dt.i32, 3, True), (dt.i8, 3, False), (dt.i32, 2**31 - 5, False)])
+def test_no_cut_where_an_index_may_wrap(dtype, offset, cut):
+    b = Builder()
+    s = b.dot("td", "sd", "ts", parameter("q", (200, 8)), parameter("k", (200, 8)))
+    i, j = (b.emit(Op.IOTA, shape=(200, 200), axis=a, dtype=dtype) for a in (0, 1))
+    s = b.emit(Op.WHERE, b.emit(Op.GE, b.emit(Op.ADD, i, offset), j), s, 0.0)
+    assert (plan(b, [b.reduce(Op.SUM, s, (1,))]).frame.cut is not None) == cut
