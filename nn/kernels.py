@@ -81,7 +81,7 @@ def elementwise(function: Callable[..., Any]) -> Broadcasting:
 
 
 class Broadcasting(Layer):
-    """A Layer whose axes are named by their position from the right; where shapes differ, those of size 1 are fixed: they stretch."""
+    """A Layer whose axes are named by their position from the right; where shapes differ, axes of size 1 stay 1: they stretch."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function, ())

@@ -90,3 +90,32 @@ def test_operators_equal_torch(expression):
             assert ours[k].grad is None
         else:
             np.testing.assert_allclose(ours[k].grad.numpy(), theirs[k].grad.numpy(), rtol=2e-5, atol=2e-6)
+
+
+def test_lists_scalars_and_half_precision():
+    assert nn.Tensor([[1, 2], [3, 4]]).dtype == np.int64
+    assert nn.Tensor([1.0, 2.0]).dtype == np.float32
+    assert nn.Tensor(np.float64(2.0)).dtype == np.float64
+    x = nn.Tensor(3.0, requires_grad=True)
+    assert x.shape == () and x.numel() == 1 and float(x) == 3.0
+    (x * x * x).backward()
+    assert x.grad.item() == 27.0
+    h = nn.Tensor([1.0, -2.0, 3.0], requires_grad=True, dtype="bf16")
+    y = (h * h).sum()
+    y.backward()
+    assert h.dtype.name == y.dtype.name == h.grad.dtype.name == "bfloat16"
+    assert y.item() == 14.0 and h.grad.astype("f32").tolist() == [2.0, -4.0, 6.0]
+    assert nn.Tensor([1.0, 2.0]).astype("f64").dtype == np.float64
+
+
+def test_gradients_go_through_casts_and_stay_away_from_integers():
+    x = nn.Tensor([1.0, 2.0], requires_grad=True)
+    x.astype("f64").sum().backward()
+    assert x.grad.dtype == np.float32 and x.grad.tolist() == [1.0, 1.0]
+    assert not (x > 1.5).requires_grad and (x > 1.5).tolist() == [False, True]
+    assert x[nn.Tensor([1, 1, 0])].tolist() == [2.0, 2.0, 1.0]
+
+
+def test_repr_says_values_and_whether_gradients_flow():
+    assert repr(nn.Tensor([1.0, 2.5])) == "Tensor([1. , 2.5])"
+    assert repr(nn.Tensor([1.0], requires_grad=True)) == "Tensor([1.], requires_grad=True)"
