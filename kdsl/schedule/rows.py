@@ -44,8 +44,7 @@ class _Rows:
         self.p, self.memory, self.t = plan, memory, Tiles(plan, memory)
         self.size = plan.letters.size
         self.along = 1 if not plan.line or plan.lane == plan.line[-1] or plan.lane is None else 0  # the line's tile axis
-        wide = max((v.dtype.compute.bytes for v in (*plan.inputs, *plan.outputs)), default=4)
-        self.vector = target.lanes(wide)
+        self.vector = target.lanes(self.widest())
         self.rows_of_tile = 1  # line elements of a tile where the vectors lie along the rows
         self.width = self.vector * UNROLL
         length = self.size[plan.line[-1]] if plan.line else 0
@@ -58,6 +57,14 @@ class _Rows:
         self.columns = [e for e in plan.partial if e not in self.line_folds]
         self.part: Extent | None = None  # the number of this block's part
         self.totals: dict[Equation, ir.Tile] = {}
+
+    def widest(self) -> int:
+        """Bytes of an element of the widest array that lies along the vectors (an index for each row does not)."""
+        p = self.p
+        arrays = [(e.operands[i], axes) for (e, i), axes in p.letters.uses.items()]
+        arrays += [(v, p.letters.values[v]) for v in p.outputs]
+        along = [v.dtype.compute.bytes for v, axes in arrays if isinstance(v, Value) and p.lane in flat(axes)]
+        return max(along, default=4)
 
     def upright(self) -> tuple[int, int]:
         """The shape of a tile whose vectors lie along the rows: wide, so that each step reads a few whole cache lines."""
@@ -114,6 +121,15 @@ class _Rows:
             loops, rest = self.blocks(kept, self.size[p.line[-1]])
             self.kept_rows(rest, {}, lambda: self.blocked(loops, p.line[-1], lambda: self.tile_of_map()))
             return loops
+        if self.crosses(kept):
+            loops, rest = self.blocks(kept, self.size[p.line[-1]])
+            ranges = [x if isinstance(x, tuple) else (x, 0, self.size[x]) for x in rest]
+            if ranges and ranges[-1][0] == kept[-1]:
+                *rest, (x, lo, hi) = ranges
+                self.kept_rows(rest, {}, lambda: self.over_line(lambda: self.stream(x, lo, hi, self.tile_of_map)))
+                return loops or [self.single()]
+            self.kept_rows(rest, {})
+            return loops or [self.single()]
         inner: Extent = 1
         for x in (*p.line, *p.reduced):
             inner = inner * self.size[x]
@@ -121,12 +137,24 @@ class _Rows:
         self.kept_rows(rest, {})
         return loops or [self.single()]
 
-    def splits_line(self, kept: list[Letter]) -> bool:
-        """A map whose rows alone make too few blocks."""
+    def crosses(self, kept: list[Letter]) -> bool:
+        """A map that reads an array along its rows (x + y.T): a few rows of each tile, so that cache lines are read whole."""
+        p = self.p
+        if not kept or not self.is_map():
+            return False
+        last = [axes[-1][-1] for axes in p.letters.uses.values() if axes and axes[-1]]
+        return any(x in kept for x in last)
+
+    def is_map(self) -> bool:
+        """Is every tile of the line independent of the others?"""
         p = self.p
         if self.line_folds or p.partial or len(p.line) != 1 or p.kept or p.passes > 1:
             return False
-        if any(not self.on_line(v) for v in p.outputs):
+        return all(self.on_line(v) for v in p.outputs)
+
+    def splits_line(self, kept: list[Letter]) -> bool:
+        """A map whose rows alone make too few blocks."""
+        if not self.is_map():
             return False
         total: Extent = 1
         for x in kept:
@@ -358,7 +386,7 @@ class _Rows:
             v = e.operands[i]
             assert isinstance(v, Value)
             near = isinstance(n, int) and n * v.dtype.bytes not in PREFETCHED
-            if not near and {row, line} <= set(flat(axes)):
+            if not near and row in flat(axes) and axes[-1][-1:] == (line,):
                 view = t.view(self.memory(v), t.plain_operand(e, i))
                 if view is not None and not view.check and (view.memory.name, view.index) not in asked:
                     asked.add((view.memory.name, view.index))
