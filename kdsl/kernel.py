@@ -58,11 +58,12 @@ class Kernel(Looking):
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(function, Kernel):
-            target, function = target or function.target, function.function
+            kernel: Kernel = function
+            target, function = target or kernel.target, kernel.function
         if not callable(function):
             raise ArgumentError(f"a kernel is made of a callable, and {function!r} is none")
-        self.function = function
-        self.target = target
+        self.function: Callable[..., Any] = function
+        self.target: str | None = target
         self.label = label_of(function)
         self.reader = Reader(
             function, self.label, parameters_of(function, types, scope or {}), as_numpy_view, wrapper_of

@@ -167,6 +167,7 @@ class Bindings:
         want: int | str,
         have: Extent,
     ) -> None:
+        known: Extent
         if isinstance(want, int):
             known, fact = want, f"{path} is declared {spec} by {self.label}"
             message = f"{path} is {type_}, but axis {axis} must be {want}"

@@ -264,7 +264,7 @@ class _Reading:
         self.leaves.append(Leaf(path, type_, strides, position))
         self.tensors.append(tensor)
 
-    def _stride(self, path: str, leaf: int, axis: int, stride: int) -> Extent:
+    def _stride(self, path: str, leaf: int, axis: int, stride: Extent) -> Extent:
         """Of an argument with named sizes the strides are named too: one program serves all; 0 and 1 are worth their own."""
         if stride in (0, 1):
             return stride

@@ -117,7 +117,7 @@ def _return_location(run: Callable[[], Any], function: Callable[..., Any]) -> Lo
     last: list[Location] = []
 
     def watch(frame: Any, event: str, argument: Any) -> None:
-        if event == "return" and frame.f_code is code:
+        if code is not None and event == "return" and frame.f_code is code:
             last.append(place(frame.f_code, frame.f_lasti))
 
     outer = sys.getprofile()

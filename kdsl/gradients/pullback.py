@@ -19,7 +19,6 @@ from kdsl.frontend.signature import Call, Signature
 from kdsl.frontend.trace import Traced, has_tracers, inlined
 from kdsl.frontend.trees import Tree, builder, unflatten
 from kdsl.gradients.arguments import (
-    Cotangents,
     Split,
     floating_results,
     gradient_tree,

@@ -28,12 +28,8 @@ def bound_of(function: Function, reference: np.ndarray[Any, Any]) -> np.ndarray[
         if e.op in REDUCTIONS or e.op is Op.DOT:
             count, kept = e.values[0].type.count, e.result.type.count
             if isinstance(count, int) and isinstance(kept, int):
-                terms = max(
-                    terms,
-                    count // max(1, kept)
-                    if e.op is not Op.DOT
-                    else max(1, max(e.values[0].shape, default=1)),
-                )
+                lengths = [n for n in e.values[0].shape if isinstance(n, int)]
+                terms = max(terms, max(lengths, default=1) if e.op is Op.DOT else count // max(1, kept))
             else:
                 terms = max(terms, 4096)
     values = np.abs(reference.astype(np.float64))

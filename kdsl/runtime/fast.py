@@ -111,13 +111,14 @@ class FastCall:
         keywords: Sequence[str] = (),
         held: Sequence[int] = (),
         told: Sequence[str] = (),
-        fixed: Mapping[int, np.ndarray[Any, Any]] = {},  # noqa: B006 (read only)
+        fixed: Mapping[int, np.ndarray[Any, Any]] = {},
     ) -> bool:
         """From now on, calls whose arguments look like this take the short way. False where the short way cannot take them.
 
         The last arguments have the names `keywords`. `single`: return the only result itself; else a tuple, through `finish`
         where one is given: the results, then the program's arguments numbered `held`, then the values of the sizes `told`.
-        `fixed`: arguments of the program that are the same at each call. `sizes`: the record holds for these values of the named sizes only (where something about them was checked)."""
+        `fixed`: arguments of the program that are the same at each call. `sizes`: the record holds for
+        these values of the named sizes only (where something about them was checked)."""
         record = self.call is not _never and _record(
             executable, arguments, finish, single, sizes, tuple(keywords), held, told, fixed
         )
@@ -129,7 +130,7 @@ class FastCall:
         self._head[0] = words.ctypes.data
         return True
 
-    def into(self, out: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] = {}) -> Any:  # noqa: B006 (read only)
+    def into(self, out: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] = {}) -> Any:
         """`call` with `out=` an array, or a tuple or list of arrays; `out` itself, or NotImplemented."""
         places = (out,) if type(out) is np.ndarray else out
         if type(places) not in (tuple, list) or not are_small(places):

@@ -50,7 +50,7 @@ def bytes_of(t: TensorType) -> int:
 def work_of(equation: Equation) -> int:
     """About how many elementary operations an equation does: one per element it makes, or reads to fold."""
     if equation.op is Op.DOT:
-        extents = {}
+        extents: dict[str, Extent] = {}
         for letters, v in zip((equation.attributes["left"], equation.attributes["right"]), equation.values, strict=True):
             extents.update(zip(letters, v.shape, strict=True))
         out = 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from kdsl.dtypes import DType
 from kdsl.ir.numbers import canonical
 from kdsl.ir.ops import COMMUTATIVE, COMPARISONS, ELEMENTWISE, Op
 from kdsl.ir.sizes import Extent
@@ -44,8 +45,8 @@ def mild(*numbers: Literal) -> bool:
 def compute_before_broadcasting(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
     """op(broadcast(p), broadcast(q)) -> broadcast(op(p, q)) where p and q together are smaller than the result."""
     values = [o for o in x if isinstance(o, Value)]
-    definitions = [b.define(v, Op.BROADCAST) for v in values]
-    if not all(definitions):
+    definitions = [e for v in values if (e := b.define(v, Op.BROADCAST)) is not None]
+    if len(definitions) < len(values):
         return None
     shape = values[0].shape
     extents: dict[int, Extent] = {}
@@ -242,7 +243,7 @@ def small_powers(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand |
         return None
     if x[1] == -1:
         return b.emit(Op.DIV, 1.0, x[0]) if x[0].dtype.is_floating else None
-    out = x[0]
+    out: Operand = x[0]
     for _ in range(int(x[1]) - 1):
         out = b.emit(Op.MUL, out, x[0])
     return out
@@ -274,7 +275,7 @@ def known_choice(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand |
     return b.emit(Op.WHERE, e.operands[0], no, yes, **a) if e else None
 
 
-def _holds(wide: object, narrow: object) -> bool:
+def _holds(wide: DType, narrow: DType) -> bool:
     """Whether every value of the dtype `narrow` is a value of `wide`."""
     if wide.is_floating:
         digits = {"f16": 11, "bf16": 8, "f32": 24, "f64": 53}[wide.name]

@@ -87,10 +87,10 @@ def axes_of_one(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | 
     e = b.define(x[0], Op.BROADCAST)
     if e is None:
         return None
-    (v,) = e.values
+    v: Operand = e.values[0]
     lost = [i for i, axis in enumerate(e.attributes["axes"]) if places[axis] is None]
     if lost:
-        v = b.emit(Op.RESHAPE, v, shape=tuple(n for i, n in enumerate(v.shape) if i not in lost))
+        v = b.emit(Op.RESHAPE, v, shape=tuple(n for i, n in enumerate(e.values[0].shape) if i not in lost))
     axes = tuple(places[axis] for i, axis in enumerate(e.attributes["axes"]) if i not in lost)
     return b.emit(Op.BROADCAST, v, shape=new, axes=axes)
 
@@ -213,10 +213,9 @@ def _slice_inside(b: Simplifier, v: Value, offsets: Shape, a: Attributes) -> Ope
 @rule(Op.ADD, exact=False)
 def pads_are_a_concat(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
     """pad(x) + pad(y) side by side -> concat(x, y), in gradients: how slices of one array give its gradient in one piece"""
-    pads = [b.define(o, Op.PAD) for o in x]
-    if not b.gradients or not all(pads):
+    first, second = (b.define(o, Op.PAD) for o in x)
+    if not b.gradients or first is None or second is None:
         return None
-    first, second = pads
     for p, q in ((first, second), (second, first)):
         moved = [
             i for i, n in enumerate(p.values[0].shape) if n != p.result.shape[i] or q.values[0].shape[i] != n

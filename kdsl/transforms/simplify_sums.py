@@ -29,7 +29,7 @@ def reduce_axes_of_one(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Ope
     ones = {i for i in axes if v.shape[i] == 1}
     if not ones:
         return None
-    v = b.emit(Op.RESHAPE, v, shape=tuple(n for i, n in enumerate(v.shape) if i not in ones))
+    v = b.value(Op.RESHAPE, v, shape=tuple(n for i, n in enumerate(v.shape) if i not in ones))
     rest = tuple(i - sum(j < i for j in ones) for i in axes if i not in ones)
     return b.reduce(op, v, rest)
 
@@ -56,7 +56,7 @@ def extreme_of_equals(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Oper
     if not idle:
         return None
     kept = [i for i in range(len(shape)) if i not in idle]
-    v = b.emit(
+    v = b.value(
         Op.BROADCAST, e.values[0], shape=tuple(shape[i] for i in kept), axes=tuple(map(kept.index, places))
     )
     return b.reduce(op, v, [kept.index(i) for i in a["axes"] if i not in idle])
@@ -78,8 +78,8 @@ def terms(b: Simplifier, v: Value, axes: tuple[int, ...], top: bool = True) -> l
         if not isinstance(y, Value):
             if v.dtype.is_floating and not mild(y):
                 return [(1, (), (v,))]
-            return [(c * y, k, r) for c, k, r in terms(b, x, axes, top)]
-        left, right = (terms(b, o, axes, False) for o in (x, y))
+            return [(c * y, k, r) for c, k, r in terms(b, b.as_value(x), axes, top)]
+        left, right = (terms(b, b.as_value(o), axes, False) for o in (x, y))
         if len(left) == len(right) == 1 or (top and len(left) * len(right) == 2):
             return [(c * d, k + m, r + s) for c, k, r in left for d, m, s in right]
     elif (
@@ -87,12 +87,12 @@ def terms(b: Simplifier, v: Value, axes: tuple[int, ...], top: bool = True) -> l
         and e is not None
         and all(isinstance(o, Value) and not row_constant(b, o, axes) for o in e.operands)
     ):
-        left, right = (terms(b, o, axes) for o in e.operands)
+        left, right = (terms(b, o, axes) for o in e.values)
         return left + ([(-c, k, r) for c, k, r in right] if e.op is Op.SUB else right)
     return [(1, (), (v,))]
 
 
-def deviations(b: Simplifier, v: Operand, axes: tuple[int, ...]) -> bool:
+def deviations(b: Simplifier, v: Value, axes: tuple[int, ...]) -> bool:
     """Whether v is x - mean(x) along exactly these axes, whose sum is 0 but for rounding."""
     e = b.define(v, Op.SUB)
     if e is None or not isinstance(e.operands[1], Value) or not row_constant(b, e.operands[1], axes):
@@ -205,12 +205,12 @@ def _without_axes(b: Simplifier, v: Value, axes: tuple[int, ...]) -> Operand:
 def products_are_dots(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
     """sum(broadcast(p) * broadcast(q)) where each lacks a kept axis of the other -> dot(p, q)"""
     e = b.define(x[0], Op.MUL)
-    if e is None or not (isinstance(e.operands[0], Value) and isinstance(e.operands[1], Value)):
+    if e is None or len(e.values) < 2:
         return None
-    sides = [b.define(o, Op.BROADCAST) for o in e.operands]
+    sides = [b.define(o, Op.BROADCAST) for o in e.values]
     names = [f"a{i}" for i in range(len(x[0].shape))]
     letters, sources = [], []
-    for side, operand in zip(sides, e.operands, strict=True):
+    for side, operand in zip(sides, e.values, strict=True):
         axes = side.attributes["axes"] if side else tuple(range(len(operand.shape)))
         source = side.values[0] if side else operand
         if any(n != operand.shape[axis] for n, axis in zip(source.shape, axes, strict=True)):
@@ -238,7 +238,7 @@ def product_with_a_dot(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Ope
             continue
         out, summed = d.attributes["out"], {d.attributes["out"][i] for i in a["axes"]}
         for side in (0, 1):
-            v, v_letters = d.operands[side], d.attributes[("left", "right")[side]]
+            v, v_letters = d.values[side], d.attributes[("left", "right")[side]]
             u, u_letters = d.operands[1 - side], d.attributes[("right", "left")[side]]
             if (
                 not summed <= set(v_letters)

@@ -121,7 +121,8 @@ class Union:
 
     def letters(self, rows: Iterable[tuple[Node, ...]]) -> list[tuple[tuple[Node, ...], ...]]:
         """For each row of axes the letters of each axis."""
-        parent, known = self.parent, {}
+        parent = self.parent
+        known: dict[Node, tuple[Node, ...]] = {}
         out = []
         for nodes in rows:
             axes = []

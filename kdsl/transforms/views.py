@@ -11,6 +11,8 @@ Read before: transforms/rewrite.py, transforms/simplify_movement.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 from kdsl.ir.ops import ELEMENTWISE, SOURCES, Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value, users
 from kdsl.transforms.prune import prune
@@ -54,7 +56,7 @@ class Pusher(Simplifier):
                 self._twins.add(out)
         return [environment[r] for r in function.results]
 
-    def emit(self, op: Op, *operands: Operand, name: str = "", **attributes: object) -> Operand:
+    def emit(self, op: Op, *operands: Operand, name: str = "", **attributes: Any) -> Operand:
         if op in (Op.SLICE, Op.WINDOW):
             e = self.define(operands[0], *ELEMENTWISE)
             if e is not None and self._may_repeat(e, op) and self._in_memory(e.result):
@@ -80,7 +82,7 @@ class Pusher(Simplifier):
             self._near[v] = known
         return known
 
-    def _joined(self, parts: tuple[Operand, ...], attributes: dict[str, object]) -> Operand | None:
+    def _joined(self, parts: tuple[Operand, ...], attributes: dict[str, Any]) -> Operand | None:
         """concat(f(x), f(y)) -> f(concat(x, y))"""
         made = [self.define(p, *ELEMENTWISE) for p in parts]
         first = made[0]

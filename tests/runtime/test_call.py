@@ -274,7 +274,8 @@ def test_short_way_into_containers(run):
     assert np.array_equal(fast.call((300, {"a": [x, "b"]})), doubled(x, 4))
     for other in (
         [300, {"a": [x, "b"]}], (301, {"a": [x, "b"]}), (300, {"b": [x, "b"]}), (300, {"a": [x]}), (300, {"a": (x, "b")}),
-        (300, {"a": [x, "c"]}), (300, {"a": ["b", x]}), (300, {"a": [x, "b"], "b": 1}), (300, {}), (300.0, {"a": [x, "b"]}), (), x,
+        (300, {"a": [x, "c"]}), (300, {"a": ["b", x]}), (300, {"a": [x, "b"], "b": 1}), (300, {}),
+        (300.0, {"a": [x, "b"]}), (), x,
     ):  # fmt: skip
         assert fast.call(other) is NotImplemented
 

@@ -205,7 +205,8 @@ def _products(*steps):
 
 @pytest.mark.parametrize(
     "steps",
-    [(3.0, 7.0), (2.0**20, 2.0**-20), (0.5, 0.5), (1e10, 1e-10), (0.1, "y"), (0.5, "y"), (2.0, "y", 0.5), (3.0, "y", 7.0), (-3.0, -7.0, "y")],
+    [(3.0, 7.0), (2.0**20, 2.0**-20), (0.5, 0.5), (1e10, 1e-10), (0.1, "y"), (0.5, "y"), (2.0, "y", 0.5), (3.0, "y", 7.0),
+     (-3.0, -7.0, "y")],
 )  # fmt: skip
 def test_factors_that_users_wrote_keep_every_bit(steps):
     f = _products(*steps)

@@ -97,7 +97,11 @@ class Emitter(InnerLoops):
                 self.bind(p.index, p.lo, self.add(self.integer(p.lo), self.times(number, self.number(p.tile))))
             self.statements(self.kernel.body)
 
-        self.loop("block", lo, hi, 1, [], lambda block, _: body(block) or [], sure=False)
+        def run(block: Value, _: list[Value]) -> list[Value]:
+            body(block)
+            return []
+
+        self.loop("block", lo, hi, 1, [], run, sure=False)
 
     def bind(self, index: str, lo: Extent, value: Value) -> None:
         if self.is_natural(lo):
@@ -156,8 +160,8 @@ class Emitter(InnerLoops):
 
     def do_Near(self, s: ir.Near) -> None:
         count: Extent = 1
-        for n in s.shape:
-            count = count * n
+        for extent in s.shape:
+            count = count * extent
         type = STORED.get(s.dtype.name, TYPES[s.dtype.name])
         place = f"%near{self.count}"
         self.count += 1
@@ -222,8 +226,7 @@ class Emitter(InnerLoops):
             self.bind(s.index, s.lo, lo)
             self.named.update({c.name: v for c, v in zip(s.carries, first, strict=True)})
             self.statements(s.body)
-            final = self.next_of(s)
-            self.named.update({c.name: v for c, v in zip(s.carries, final, strict=True)})
+            self.named.update({c.name: v for c, v in zip(s.carries, self.next_of(s), strict=True)})
             return
 
         def body(index: Value, carried: list[Value]) -> list[Value]:
@@ -235,7 +238,7 @@ class Emitter(InnerLoops):
             self.statements(s.body)
             return [v for stored in self.next_of(s) for v in stored.values.values()]
 
-        initial = [v for stored in first for v in stored.values.values()]
+        initial = [v for all_of in first for v in all_of.values.values()]
         if s.order == "backward":
             steps = self.floor_division(
                 "//", self.subtract(self.subtract(hi, lo), self.number(1)), self.number(s.tile), False
