@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import kdsl as kd  # noqa: E402
 from bench.report import report  # noqa: E402
+from kdsl.inspection.tolerance import EPS  # noqa: E402
 
 TARGET = "cpu:x86-64-v3"
 MARK = re.compile(r"(<!-- built: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -161,6 +162,15 @@ def errors() -> str:
     return "\n\n".join([head, *parts]) + "\n"
 
 
+def tolerances() -> str:
+    """The bound by dtype and number of terms, relative to the size of the result."""
+    terms = (1, 64, 1024, 16384)
+    lines = ["| dtype | eps | " + " | ".join(f"n = {n}" for n in terms) + " |", "|---" * (len(terms) + 2) + "|"]
+    for name, eps in EPS.items():
+        lines.append(f"| {name} | {eps:.2g} | " + " | ".join(f"{eps * (16 + 4 * n**0.5):.2g}" for n in terms) + " |")
+    return "\n".join(lines)
+
+
 def fenced(text: str, language: str = "text") -> str:
     return f"```{language}\n{text.strip(chr(10))}\n```"
 
@@ -179,6 +189,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "llvm version": lambda: f"(made with {llvm_version()})\n",
     "public names": names,
     "rows of tanh": rows_of_tanh,
+    "tolerances": tolerances,
 }
 WHOLE: dict[str, Callable[[], str]] = {"errors.md": errors, "performance.md": report}
 
