@@ -176,7 +176,7 @@ from kdsl.language.manipulation import (
     squeeze,
     tile,
 )  # fmt: skip
-from kdsl.language.pieces import concat, pad, sliding_window, split, stack, unstack
+from kdsl.language.pieces import concat, diff, pad, sliding_window, split, stack, unstack
 from kdsl.language.reductions import all, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
 from kdsl.language.searching import argmax, argmin, searchsorted
 from kdsl.language.types import can_cast, e, finfo, iinfo, inf, isdtype, nan, newaxis, pi, result_type
@@ -243,6 +243,7 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "diff",
     "divide",
     "doctor",
     "e",

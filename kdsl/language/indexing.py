@@ -143,8 +143,10 @@ def _range(s: Any, n: Extent, axis: int, v: Value) -> tuple[Extent, Extent, int]
     """start, size and step of a slice of an axis of n elements."""
     if not isinstance(s, slice):  # an index tensor takes from the whole axis
         return 0, n, 1
-    if s.step is not None and not (isinstance(s.step, (int, np.integer)) and s.step):
-        raise ArgumentError(f"the step of a slice is an integer other than 0, not {s.step!r}")
+    if s.step is not None and not isinstance(s.step, (int, np.integer)):
+        raise ArgumentError(f"the step of a slice is an integer, not {s.step!r}")
+    if s.step == 0:
+        raise ShapeError("the step of a slice is 0: it would never end")
     step = int(s.step or 1)
     bounds = [None if b is None else extent(b, "the bound of a slice") for b in (s.start, s.stop)]
     if isinstance(n, int) and not any(isinstance(b, Size) for b in bounds):

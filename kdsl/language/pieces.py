@@ -15,7 +15,7 @@ from kdsl.errors import ArgumentError, ShapeError
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, Size
 from kdsl.ir.tensor import Shape, Value
-from kdsl.language.dispatch import public, require
+from kdsl.language.dispatch import FUNCTIONS, public, require
 from kdsl.language.manipulation import expand_dims, reshaped, sliced
 from kdsl.language.operands import cast, common_dtype, emit, fitted, known, one_axis, traced, value
 from kdsl.language.sizes import extent, is_size
@@ -177,3 +177,23 @@ def _each(option: Any, count: int) -> tuple[int, ...]:
     if len(values) != count or not all(isinstance(o, (int, np.integer)) for o in values):
         raise ArgumentError(f"expected an integer, or {count} of them for {count} axes, not {option}")
     return tuple(map(int, values))
+
+
+@public
+def diff(x: Any, /, *, axis: Any = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Tracer:
+    """Differences of neighbours along an axis, taken n times: x[1:] - x[:-1].
+
+    `prepend` and `append` are joined to x before. Shapes: the axis is n shorter.
+    Raises: ShapeError where it has fewer than n elements. Example: `kd.diff(x, axis=0)`.
+    """
+    if not isinstance(n, int) or n < 0:
+        raise ArgumentError(f"differences are taken a number of times, not {n!r}")
+    parts = [p for p in (prepend, x, append) if p is not None]
+    v = value(concat(parts, axis=axis)) if len(parts) > 1 else value(x)
+    along = one_axis(axis, len(v.shape), str(v.type))
+    require(v.shape[along], ">=", n, ShapeError(f"{n} differences of {v.shape[along]} elements: there are too few"))
+    for _ in range(n):
+        length = v.shape[along] - 1
+        later, earlier = (sliced(v, along, start, length) for start in (1, 0))
+        v = value(FUNCTIONS["subtract"](traced(later), traced(earlier)))
+    return traced(v)

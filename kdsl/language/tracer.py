@@ -26,16 +26,20 @@ def _unary(name: str) -> Any:
 
 
 def _binary(name: str) -> Any:
-    return lambda self, other: NotImplemented if _deferred(other) else FUNCTIONS[name](self, other)
+    return lambda self, other: FUNCTIONS[name](self, other)
 
 
 def _reflected(name: str) -> Any:
-    return lambda self, other: NotImplemented if _deferred(other) else FUNCTIONS[name](other, self)
+    return lambda self, other: FUNCTIONS[name](other, self)
 
 
-def _deferred(other: object) -> bool:
-    """Whether Python should go on looking for someone who knows both operands."""
-    return isinstance(other, (str, bytes, dict, set, complex)) or other is None
+def _equality(name: str) -> Any:
+    return lambda self, other: NotImplemented if _incomparable(other) else FUNCTIONS[name](self, other)
+
+
+def _incomparable(other: object) -> bool:
+    """Whether == and != answer as Python does for objects that are nothing to each other."""
+    return isinstance(other, (str, bytes, dict, set)) or other is None
 
 
 def _method(name: str) -> Any:
@@ -106,14 +110,14 @@ class Tracer:
     __xor__, __rxor__ = _binary("bitwise_xor"), _reflected("bitwise_xor")
     __lshift__, __rlshift__ = _binary("bitwise_left_shift"), _reflected("bitwise_left_shift")
     __rshift__, __rrshift__ = _binary("bitwise_right_shift"), _reflected("bitwise_right_shift")
-    __eq__, __ne__ = _binary("equal"), _binary("not_equal")
+    __eq__, __ne__ = _equality("equal"), _equality("not_equal")
     __lt__, __le__ = _binary("less"), _binary("less_equal")
     __gt__, __ge__ = _binary("greater"), _binary("greater_equal")
 
     def __pow__(self, other: Any, modulus: Any = None) -> Any:
         if modulus is not None:
             raise ArgumentError("pow of tensors takes no modulus", hint="write (a ** b) % m")
-        return NotImplemented if _deferred(other) else FUNCTIONS["pow"](self, other)
+        return FUNCTIONS["pow"](self, other)
 
     __rpow__ = _reflected("pow")
 
