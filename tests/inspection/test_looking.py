@@ -115,3 +115,25 @@ def test_a_mistake_in_the_compiler_saves_its_stages(monkeypatch, tmp_path):
 
 def test_doctor_names_the_machine():
     assert any(line.startswith("CPU") for line in kd.doctor())
+
+
+def test_verify_checks_the_rule_that_a_user_wrote():
+    @kd.kernel
+    def cube(x):
+        return x * x * x
+
+    x = np.linspace(-1, 1, 7, dtype=np.float32)
+    cube.defvjp(lambda args, results, cotangents: (3 * args[0] * args[0] * cotangents[0],))
+    assert cube.verify(x)["gradient"].passed
+    cube.defvjp(lambda args, results, cotangents: (2 * args[0] * args[0] * cotangents[0],))
+    with pytest.raises(kd.VerifyError, match="the rule that defvjp gave"):
+        cube.verify(x)
+
+
+def test_vjp_and_pullback_explain():
+    f = kd.kernel(lambda x, w: kd.sum(kd.exp(x @ w), axis=-1))
+    types = kd.f32[8, 16], kd.f32[16, 4]
+    assert f.vjp.explain(*types, kd.f32[8]).kernels
+    parts = {k.part for k in f.pullback.explain(*types).kernels}
+    assert len(parts) == 2
+    assert all(any(word in part for part in parts) for word in ("forward", "backward"))
