@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, minimum, size
+from kdsl.ir.sizes import Extent, Size, maximum, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
@@ -42,8 +43,8 @@ def schedule_dots(
     return _Product(plan, memory, target, tiling).kernels()
 
 
-NEAR_PANELS = 64 * 1024  # bytes
-Edges = tuple[bool, bool]  # may a tile hang over the last row, over the last column?
+FEW_TILES = 4  # packing for so few row tiles does not pay
+NEAR_PANELS = 64 * 1024  # bytes of b that stay near
 
 
 class _Product:
@@ -66,6 +67,8 @@ class _Product:
         self.group = (
             4 if isinstance(self.rows, int) else 1
         )  # row tiles that a panel of a holds: whole vectors, where that can be told
+        self.at_row: Extent = 0  # in the tile: rows that are left are taken one by one
+        self.few_rows: int | None = None  # up to so many rows b is read in place although it is packed for more
         self.a_packed, self.b_packed = self._pack_a(), self._pack_b()
 
     # --- operands ------------------------------------------------------------------------------------------------------
@@ -101,22 +104,20 @@ class _Product:
         return isinstance(self.columns, int) and self.columns <= 2 * self.t.columns
 
     def _pack_b(self) -> Packed | None:
-        """b is read in place if its vectors are contiguous and few row tiles read it, or it is small."""
-        tiles = tile_count(self.rows, self.t.rows)
-        few = isinstance(tiles, int) and tiles <= 4
-        if (
-            self.product.column is None
-            or not self._sums()
-            or (few and self._stride(self.product.b, self.product.column) == 1)
-        ):
+        """b is read in place if its vectors are contiguous and few row tiles read it, or it is small.
+
+        Where the number of rows is not known, that is decided when the kernel runs."""
+        if self.product.column is None or not self._sums():
             return None
+        wanted: Extent = 1
+        if self._stride(self.product.b, self.product.column) == 1:
+            if isinstance(self.rows, Size):
+                self.few_rows = FEW_TILES * self.t.rows
+                wanted = minimum(1, self.rows // (self.few_rows + 1))
+            elif self.rows <= FEW_TILES * self.t.rows:
+                return None
         kernel_, packed = pack(
-            self.values,
-            self.product.equation,
-            self.product.b,
-            self.product.column,
-            self.product.k,
-            self.t.columns,
+            self.values, self.product.equation, self.product.b, self.product.column, self.product.k, self.t.columns, wanted
         )
         self.packing.append(kernel_)
         return packed
@@ -127,7 +128,7 @@ class _Product:
             return whole(
                 self.values.operand(self.product.equation, self.product.a, place, Known({})), place.shape
             )
-        view = self.a_packed.view(place, t // self.group, t % self.group * self.t.rows + ir.axis(0))
+        view = self.a_packed.view(place, t // self.group, t % self.group * self.t.rows + self.at_row + ir.axis(0))
         return whole(self.values.load(view, place), place.shape)
 
     def b_tile(self, p: Extent, place: Place) -> ir.Tile:
@@ -139,7 +140,7 @@ class _Product:
         return whole(self.values.load(self.b_packed.view(place, p, ir.axis(1)), place), place.shape)
 
     # --- the register tile ---------------------------------------------------------------------------------------------
-    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges, start: ir.Tile, lo: Extent, count: Extent
+    def sums(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, start: ir.Tile, lo: Extent, count: Extent
              ) -> tuple[list[ir.Statement], ir.Tile]:  # fmt: skip
         """Statements that add the products of `count` positions of the innermost k, from lo, to `start`."""
         at, row, checks = self.outer, self._row(t), self._checks(checked)
@@ -154,29 +155,28 @@ class _Product:
         return accumulate(self.values, self.product.k, segments(lo, count, self.t.k), start, step)
 
     def _row(self, t: Extent) -> dict[Letter, Extent]:
-        return {} if self.frame.row is None else {self.frame.row: t * self.t.rows + ir.axis(0)}
+        return {} if self.frame.row is None else {self.frame.row: t * self.t.rows + self.at_row + ir.axis(0)}
 
     def _column(self, p: Extent) -> dict[Letter, Extent]:
         return {} if self.product.column is None else {self.product.column: p * self.t.columns + ir.axis(1)}
 
-    def _checks(self, checked: Edges) -> frozenset[Letter]:
-        """Letters whose tiles may hang over the end."""
-        pairs = zip((self.frame.row, self.product.column), checked, strict=True)
-        return frozenset(x for x, over in pairs if over and x is not None)
+    def _checks(self, column: bool) -> frozenset[Letter]:
+        """Letters whose tiles may hang over the end: never a row, which is left to tiles of one row."""
+        return frozenset({self.product.column} if column and self.product.column is not None else ())
 
-    def result_place(self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> Place:
+    def result_place(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> Place:
         at = {**self.outer, **self._row(t), **self._column(p)}
         return Place(at, (nr, nc), self._checks(checked))
 
     def finish(
-        self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges, total: ir.Tile
+        self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, total: ir.Tile
     ) -> list[ir.Statement]:
         """Maps on a finished tile, and the stores of the outputs."""
         place = self.result_place(t, nr, p, nc, checked)
         known = Known({self.product.equation.result: total})
         return [self.store(v, place, self.values.value(v, place, known)) for v in self.plan.outputs]
 
-    def prefetch(self, t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
+    def prefetch(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
         """What a tile will write is fetched while it is summed."""
         place = self.result_place(t, nr, p, nc, checked)
         views = (
@@ -217,10 +217,10 @@ class _Product:
         zero = identity(Op.SUM, self.dtype)
 
         def nest(
-            tile: Callable[[Extent, int, Extent, int, Edges], list[ir.Statement]],
+            tile: Callable[[Extent, int, Extent, int, bool], list[ir.Statement]],
         ) -> tuple[ir.Statement, ...]:
-            def across(t: Extent, nr: int, below: bool) -> tuple[ir.Statement, ...]:
-                return panels_of(lambda p, nc, over: tuple(tile(t, nr, p, nc, (below, over))))
+            def across(t: Extent, nr: int, _: bool) -> tuple[ir.Statement, ...]:
+                return panels_of(lambda p, nc, over: tuple(tile(t, nr, p, nc, over)))
 
             def panels_of(body: TileBody) -> tuple[ir.Statement, ...]:
                 return tiles_along(self.columns, self.t.columns, p_lo, p_hi, self.values.name("p"), body)
@@ -229,11 +229,11 @@ class _Product:
                 return self._row_loops(t_lo, t_hi, across)
             return panels_of(
                 lambda p, nc, over: self._row_loops(
-                    t_lo, t_hi, lambda t, nr, below: tuple(tile(t, nr, p, nc, (below, over)))
+                    t_lo, t_hi, lambda t, nr, _: tuple(tile(t, nr, p, nc, over))
                 )
             )
 
-        def complete(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
+        def complete(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
             start: ir.Tile = ir.Constant(zero, self.dtype, (nr, nc))
             if fast is None:
                 place = self.result_place(t, nr, p, nc, checked)
@@ -246,6 +246,11 @@ class _Product:
             body = nest(complete)
         else:
             body = self._in_pieces(nest, pieces, depth, row_tiles, panels)  # type: ignore[arg-type]
+        if self.few_rows is not None:
+            packed, self.b_packed = self.b_packed, None
+            few = ir.Map("le", (ir.Scalar(self.rows, dt.i64), ir.Constant(self.few_rows, dt.i64)), dt.bool_)
+            body = (ir.If(few, nest(complete)), ir.If(ir.Map("not", (few,), dt.bool_), body))
+            self.b_packed = packed
         for wrap in (column_block, block):
             body = (wrap(body),) if wrap else body
         for i, x in reversed(list(enumerate(self.frame.outer))):
@@ -278,7 +283,15 @@ class _Product:
     ) -> tuple[ir.Statement, ...]:
         if self.frame.row is None:
             return body(0, 1, False)
-        return tiles_along(self.rows, self.t.rows, lo, hi, self.values.name("t"), body)
+        index = self.values.name("t")
+        if not isinstance(self.rows, Size):
+            return tiles_along(self.rows, self.t.rows, lo, hi, index, body)
+        full = self.rows // self.t.rows
+        whole_tiles = ir.Stream(index, lo, minimum(hi, full), 1, body(size(index), self.t.rows, False))
+        self.at_row = size(self.values.name("r"))  # what is left: row by row, since checks would cost more
+        one = ir.Stream(str(self.at_row), 0, self.rows - full * self.t.rows, 1, body(size(index + "r"), 1, False))
+        self.at_row = 0
+        return (whole_tiles, ir.Stream(index + "r", maximum(lo, full), hi, 1, (one,)))
 
     def _in_pieces(
         self, nest, pieces: int, depth: int, row_tiles: Extent, panels: Extent
@@ -292,12 +305,12 @@ class _Product:
         near = ir.Near(self.values.name("partial"), self.dtype, (height, width, self.t.rows, self.t.columns))
 
         def at(t: Extent, p: Extent) -> tuple[Extent, ...]:
-            return (t % height, p % width, ir.axis(0), ir.axis(1))  # blocks start at multiples of these
+            return (t % height, p % width, self.at_row + ir.axis(0), ir.axis(1))  # blocks start at multiples of these
 
         def load(t: Extent, p: Extent, nr: int, nc: int) -> ir.Tile:
             return ir.Load(ir.View(near, at(t, p)), (nr, nc))
 
-        def clear(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
+        def clear(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
             body, total = self.sums(
                 t,
                 nr,
@@ -310,11 +323,11 @@ class _Product:
             )
             return [*body, ir.Put(near, at(t, p), total)]
 
-        def add(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
+        def add(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
             body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), size("kb"), piece)
             return [*body, ir.Put(near, at(t, p), total)]
 
-        def end(t: Extent, nr: int, p: Extent, nc: int, checked: Edges) -> list[ir.Statement]:
+        def end(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
             lo = (pieces - 1) * piece
             body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), lo, depth - lo)
             return body + self.finish(t, nr, p, nc, checked, total)

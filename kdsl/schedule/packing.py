@@ -98,9 +98,9 @@ def along(
 
 
 def pack(
-    values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Letter, ...], width: int
+    values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Letter, ...], width: int, wanted: Extent = 1
 ) -> tuple[ir.Kernel, Packed]:
-    """The kernel that packs an operand of `e` in panels of `width` along `letter`."""
+    """The kernel that packs an operand of `e` in panels of `width` along `letter`; it does nothing where `wanted` is 0."""
     letters = values.plan.letters
     outer = tuple(x for x in flat(letters.of(e, operand)) if x != letter and x not in k)
     k = tuple(x for x in k if x in flat(letters.of(e, operand)))
@@ -136,7 +136,7 @@ def pack(
     body: tuple[ir.Statement, ...] = tiles_along(
         letters.size[letter], width, size("p"), minimum(size("p") + group, panels), values.name("c"), panel
     )
-    body = (ir.Parallel("p", 0, panels, group, body),)
+    body = (ir.Parallel("p", 0, panels * wanted, group, body),)
     for i, x in reversed(list(enumerate(outer))):
         body = (ir.Parallel(f"o{i}", 0, letters.size[x], 1, body),)
     out = kernel(values.plan, body, {"width": width, "k": PACK_ROWS})

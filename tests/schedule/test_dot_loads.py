@@ -79,3 +79,33 @@ def _softmax(s):
 def test_loads(case):
     f, shapes = CASES[case]
     kd.kernel(f).verify(np.array([[3, 0, -2], [5, 5, 10]]), *arrays(*shapes))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 7), (1, 3, 1), (5, 4, 16), (6, 8, 17), (7, 9, 33), (37, 5, 50), (61, 1, 2)])
+def test_named_sizes(shape):
+    m, k, n = shape
+    x, w, b = arrays((m, k), (k, n), (n,))
+    f = kd.kernel(lambda x, w, b: kd.exp(x @ w) + b, types=(kd.f32["M", "K"], kd.f32["K", "N"], kd.f32["N"]))
+    np.testing.assert_allclose(f(x, w, b), np.exp(x @ w) + b, rtol=1e-5, atol=1e-5)
+
+
+def test_tiles_of_named_rows_are_not_checked():
+    f = kd.kernel(lambda x, w: x @ w, types=(kd.f32["M", 32], kd.f32[32, 32]))
+    text = f.stages(kd.f32["M", 32], kd.f32[32, 32])["scheduled"]
+    assert "store(out" in text and "edge(" not in text
+
+
+@pytest.mark.parametrize("rows", [1, 6, 23, 24, 25, 30, 31])
+@pytest.mark.parametrize("depth", [5, 1200])
+def test_few_named_rows_read_the_other_operand_in_place(rows, depth):
+    x, w = arrays((rows, depth), (depth, 35))
+    f = kd.kernel(lambda x, w: x @ w, types=(kd.f32["M", depth], kd.f32[depth, 35]))
+    np.testing.assert_allclose(f(x, w), x @ w, rtol=1e-5, atol=1e-3)
+
+
+def test_attention_with_named_sizes():
+    f = kd.kernel(attention, types=(kd.f32["B", "T", 8], kd.f32["B", "T", 8], kd.f32["B", "T", 8], kd.u32[()]))
+    for t in (1, 5, 6, 7, 37, 50):
+        q, k, v = arrays(*[(2, t, 8)] * 3)
+        seed = np.uint32(5)
+        np.testing.assert_allclose(f(q, k, v, seed), kd.kernel(attention)(q, k, v, seed), rtol=1e-5, atol=1e-5)
