@@ -104,7 +104,9 @@ def test_one_array_of_indices_for_each_reader():
     assert sum(e.op is Op.IOTA for e in again.equations) == 2
 
 
-@pytest.mark.parametrize(("dtype", "offset", "cut"), [(dt.i64, 3, True), (dt.i32, 3, True), (dt.i8, 3, False), (dt.i32, 2**31 - 5, False)])
+@pytest.mark.parametrize(
+    ("dtype", "offset", "cut"), [(dt.i64, 3, True), (dt.i32, 3, True), (dt.i8, 3, False), (dt.i32, 2**31 - 5, False)]
+)
 def test_no_cut_where_an_index_may_wrap(dtype, offset, cut):
     b = Builder()
     s = b.dot("td", "sd", "ts", parameter("q", (200, 8)), parameter("k", (200, 8)))
