@@ -11,6 +11,7 @@ of a composite fold into their neighbours: sigmoid(u * 2) is 1 / (1 + exp(u * -2
     acosh(x)        log1p(t + sqrt(2*t + t*t)), t = x - 1   large: log(x) + log(2);  below 1 NaN
     atanh(x)        log1p(2*a / (1 - a)) / 2
     x ** c          c = 4, -2: products;  c = 0.5, -0.5: sqrt, with pow's answers at -0.0 and -inf
+    nextafter       of f16, bf16: a step of the bits of the f32 that holds it; where values are dense, of the least value
     searchsorted    how many elements are less than (right: at most) the value; NaN counts as the greatest
 Each is within 4 ulp of f32 and f64 and right at 0 (with its sign), infinity and NaN. Read before: ir/ops.py.
 Read next: transforms/views.py.
@@ -22,13 +23,17 @@ import math
 from collections.abc import Callable
 
 import kdsl.transforms.simplify  # noqa: F401  (registers the rules)
-from kdsl.dtypes import i64
+from kdsl.dtypes import DType, f32, i32, i64
 from kdsl.ir.ops import CORE, Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value, users
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import Simplifier
 from kdsl.transforms.views import push_views
 
+STEPS = {  # a step of the f32's bits; the least value; below which magnitude it is the step; the largest value
+    "f16": (1 << 13, 2.0**-24, 2.0**-14, 65504.0),
+    "bf16": (1 << 16, 2.0**-133, 0.0, (2 - 2.0**-7) * 2.0**127),
+}
 LARGE_EXPONENT = 22.0  # beyond it exp(-|x|) is nothing beside exp(|x|), in f64 too
 LARGE = {"f32": 1e4, "f64": 1e8}  # beyond it 1/x**2 is nothing beside log(x)
 
@@ -79,6 +84,8 @@ def _replay(b: Simplifier, function: Function, environment: dict[Value, Operand]
             environment[e.result] = WRITTEN[e.op](b, b.as_value(x[0]))
         elif e.op is Op.SEARCHSORTED:
             environment[e.result] = _place(b, b.as_value(x[0]), b.as_value(x[1]), e.attributes["side"])
+        elif e.op is Op.NEXTAFTER and e.result.dtype.name in STEPS:
+            environment[e.result] = _next_after(b, *x, e.result)
         elif e.op is Op.POW and (special := _power(b, e, x)) is not None:
             environment[e.result] = special
         else:
@@ -92,6 +99,27 @@ def one_plus_exp(b: Simplifier, x: Operand) -> Operand:
 
 def _sigmoid(b: Simplifier, x: Value) -> Operand:
     return b.emit(Op.DIV, 1.0, one_plus_exp(b, x))
+
+
+def _next_after(b: Simplifier, x: Operand, y: Operand, like: Value) -> Operand:
+    """The neighbour of x towards y among the values of f16 or bf16, which are f32 in a kernel."""
+    x, y = (b.cast(b.array(o, like.shape, like.dtype), f32) for o in (x, y))
+    step, least, normal, largest = STEPS[like.dtype.name]
+    up = b.emit(Op.GT, y, x)
+    out = b.emit(Op.EQ, up, b.emit(Op.GT, x, 0.0))  # away from zero
+    bits = b.emit(Op.ADD, b.emit(Op.BITCAST, x, dtype=i32), _either(b, out, step, -step, i32))
+    size = b.emit(Op.ABS, x)
+    near = b.emit(Op.ADD, x, _either(b, up, least, -least, f32))
+    far = b.emit(Op.WHERE, b.emit(Op.IS_INF, x), largest, b.emit(Op.BITCAST, bits, dtype=f32))
+    moved = b.emit(Op.WHERE, b.emit(Op.LE, size, normal), near, far)
+    signed = b.emit(Op.WHERE, b.emit(Op.EQ, x, 0.0), moved, b.emit(Op.COPYSIGN, moved, x))
+    different = b.emit(Op.OR, up, b.emit(Op.LT, y, x))
+    same = b.emit(Op.WHERE, b.emit(Op.EQ, x, y), y, b.emit(Op.ADD, x, y))  # the sum is NaN here
+    return b.cast(b.as_value(b.emit(Op.WHERE, different, signed, same)), like.dtype)
+
+
+def _either(b: Simplifier, condition: Operand, one: float, other: float, dtype: DType) -> Operand:
+    return b.emit(Op.WHERE, condition, one, other, dtype=dtype)
 
 
 def _half_exp(b: Simplifier, a: Operand) -> Operand:

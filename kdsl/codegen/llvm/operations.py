@@ -44,10 +44,11 @@ def where(w: Writer, x: list[Value]) -> Value:
 
 
 def sign(w: Writer, x: list[Value]) -> Value:
-    """-1, 0 or 1; zeros and NaN stay what they are."""
+    """-1, 0 or 1; of both zeros 0; NaN stays what it is."""
     v = x[0]
     one = w.intrinsic("copysign", (w.splat(w.literal(1.0, v.type), v.width), v))
-    return w.select(w.compare("fcmp one", v, w.literal(0.0, v.type)), one, v)
+    zero = w.literal(0.0, v.type)
+    return w.select(w.compare("fcmp one", v, zero), one, w.binary("fadd", v, w.splat(zero, v.width)))
 
 
 def sign_bit(w: Writer, x: list[Value]) -> Value:
