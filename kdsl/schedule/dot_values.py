@@ -18,7 +18,8 @@ from kdsl.ir.frame import Axes, Letter, Plan
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, names_in, split
 from kdsl.ir.tensor import Equation, Location, Value
-from kdsl.schedule.tiles import Memory, Tiles, constant
+from kdsl.schedule.positions import Memory, constant
+from kdsl.schedule.tiles import Tiles
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from kdsl.ir import loops as ir
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
 from kdsl.ir.tensor import Equation
-from kdsl.schedule.tiles import constant, spread_to
+from kdsl.schedule.positions import constant, spread_to
 
 COMBINE = {
     Op.SUM: "add", Op.PROD: "mul", Op.MAX: "maximum", Op.MIN: "minimum", Op.ANY: "or", Op.ALL: "and",

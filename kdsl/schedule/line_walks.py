@@ -13,8 +13,8 @@ from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter
 from kdsl.ir.sizes import Extent, floordiv, size
 from kdsl.schedule.folds import LineFold
+from kdsl.schedule.positions import Known, constant, spread_to
 from kdsl.schedule.row_frame import RowFrame
-from kdsl.schedule.tiles import Known, constant, spread_to
 
 
 class LineWalks(RowFrame):

@@ -12,7 +12,7 @@ from kdsl.ir.sizes import Extent, ceildiv, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.folds import COMBINE, PLACES, LineFold
 from kdsl.schedule.line_walks import LineWalks
-from kdsl.schedule.tiles import Known, spread_to
+from kdsl.schedule.positions import Known, spread_to
 
 PREFETCHED = range(
     1024, 64 * 1024
@@ -24,7 +24,7 @@ class OneRow(LineWalks):
 
     def row(self) -> None:
         p = self.p
-        for v in p.line and [v for v, home in p.kept.items() if home is None]:
+        for v in [v for v, home in p.kept.items() if home is None] if p.line else []:
             self.near(v)
         self.t.ready.clear()  # what the tiles of other rows left behind
         for k in range(p.passes):

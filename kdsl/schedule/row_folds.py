@@ -15,7 +15,7 @@ from kdsl.ir.sizes import Extent, floordiv, maximum, minimum
 from kdsl.ir.tensor import Equation
 from kdsl.schedule.folds import COMBINE, LineFold
 from kdsl.schedule.one_row import OneRow
-from kdsl.schedule.tiles import constant, spread_to
+from kdsl.schedule.positions import constant, spread_to
 
 
 class RowFolds(OneRow):

@@ -15,7 +15,8 @@ from kdsl.ir.frame import Letter, RowPlan, flat
 from kdsl.ir.ops import REDUCTIONS
 from kdsl.ir.sizes import Extent, size
 from kdsl.ir.tensor import Equation, Value
-from kdsl.schedule.tiles import Known, Memory, Tiles
+from kdsl.schedule.positions import Known, Memory
+from kdsl.schedule.tiles import Tiles
 from kdsl.target import Target
 
 UNROLL = 4  # vectors of one tile

@@ -19,8 +19,8 @@ from kdsl.ir.frame import Letter, RowPlan
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
+from kdsl.schedule.positions import Memory
 from kdsl.schedule.row_folds import RowFolds
-from kdsl.schedule.tiles import Memory
 from kdsl.target import Target
 
 BLOCK_WORK = 32 * 1024  # elements that one block of a kernel has at least
@@ -204,6 +204,7 @@ class _Rows(RowFolds):
         if full == n:
             return
         if isinstance(n, int):
+            assert isinstance(full, int) and isinstance(blocks, int)
             if blocks == 1:
                 tiled(full, n - full, False)
                 return

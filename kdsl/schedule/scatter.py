@@ -15,7 +15,8 @@ from kdsl.ir.frame import Letter, ScatterPlan, flat
 from kdsl.ir.sizes import ceildiv, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
-from kdsl.schedule.tiles import Memory, Tiles, spread_to
+from kdsl.schedule.positions import Memory, spread_to
+from kdsl.schedule.tiles import Tiles
 from kdsl.target import Target
 
 VECTORS = 8  # of one owner's tile

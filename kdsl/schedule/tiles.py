@@ -2,22 +2,16 @@
 
 In:  a Plan, the memory of its inputs, loops as they are opened (`push`, `pop`) and where each letter stands (`pos`).
 Out: tiles; statements in the bodies of the open loops.
-A position has one entry for each axis of the value:
-    an index expression ("r", "j + #1"); None: this axis is walked as one with the next
-    Loose(expression): it may lie outside of the axis (a padded, concatenated or gathered operand): loads are checked
-    Spread(tile): it varies from element to element by data: loads are gathers
-    Apart(parts): an axis that several loops walk, one of which may run over its end: an axis for each (`own`)
 Broadcasts, permutations, reshapes, slices, pads, windows and concatenations only rewrite positions: none of them copies.
-Read before: ir/frame.py, ir/loops.py. Read next: rows.py, scatter.py.
+Read before: ir/frame.py, ir/loops.py, positions.py. Read next: movements.py, rows.py, scatter.py.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Union
 
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
@@ -25,36 +19,20 @@ from kdsl.ir import loops as ir
 from kdsl.ir.frame import Axes, Letter, Plan, joined_axes
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent, Size, names_in, size, split
-from kdsl.ir.tensor import Equation, Literal, Location, Shape, Value
-
-Memory = Union[ir.Buffer, ir.Reshaped, ir.Near]
-
-
-@dataclass(frozen=True, eq=False)
-class Spread:
-    """An index that varies from element to element: an i64 tile, and the depth of the loop it is known in."""
-
-    tile: ir.Tile
-    depth: int
-
-
-@dataclass(frozen=True)
-class Loose:
-    """An index that may lie outside of its axis."""
-
-    index: Extent
-
-
-@dataclass(frozen=True)
-class Apart:
-    """An axis as several: the index and extent of each, outermost first."""
-
-    parts: tuple[tuple[Extent, Extent], ...]
-
-
-Entry = Union[int, Size, None, Loose, Spread, Apart]
-Position = tuple[Entry, ...]
-Known = tuple[ir.Tile, int]  # a tile and the depth of the loop it is known in
+from kdsl.ir.tensor import Equation, Location, Shape, Value
+from kdsl.schedule.movements import MOVES
+from kdsl.schedule.positions import (
+    Apart,
+    Entry,
+    Known,
+    Loose,
+    Memory,
+    Position,
+    Spread,
+    constant,
+    joined_memory,
+    number,
+)
 
 
 @dataclass
@@ -230,7 +208,7 @@ class Tiles:
             return self.random_bits(e, at)
         if op in REDUCTIONS:  # over axes of extent 1: the elements themselves
             return (constant(0, dt.i64), 0) if op in (Op.ARGMAX, Op.ARGMIN) else self.operand(e, 0, self.plain_operand(e, 0))
-        move = _MOVES.get(op)
+        move = MOVES.get(op)
         assert move is not None, f"{op} is no map"
         return move(self, e, at)
 
@@ -323,187 +301,3 @@ class Tiles:
         wrapped = self.map("where", [low, self.map("add", [index, (number(n, dt.i64), 0)], dt.i64), index], dt.i64)
         name = self.let(wrapped[0], "at", depth)
         return Loose(size(name.name)) if isinstance(name, ir.Name) and name.shape == () else Spread(name, depth)
-
-
-def joined_memory(memory: Memory, at: Position) -> tuple[Memory, list[Entry]]:
-    """Memory whose neighbouring axes are walked as one, under the shape that has them as one."""
-    if not any(x is None or isinstance(x, Apart) for x in at):
-        return memory, list(at)
-    assert not isinstance(memory, ir.Near)
-    shape: list[Extent] = []
-    strides: list[Extent] = []
-    entries: list[Entry] = []
-    n: Extent = 1
-    waiting = False
-    for extent, stride, entry in zip(memory.shape, memory.strides, at, strict=True):
-        if extent == 1 and waiting:  # an axis of extent 1 between two that are walked as one
-            if entry is not None and entry != 0:
-                shape.append(1)
-                strides.append(stride)
-                entries.append(entry)
-            continue
-        n, waiting = n * extent, entry is None
-        if isinstance(entry, Apart):
-            inner: Extent = 1
-            steps: list[Extent] = []
-            for _, each in reversed(entry.parts):
-                steps.insert(0, stride * inner)
-                inner = inner * each
-            shape += [each for _, each in entry.parts]
-            strides += steps
-            entries += [index for index, _ in entry.parts]
-            n = 1
-        elif entry is not None:
-            shape.append(n)
-            strides.append(stride)
-            entries.append(entry)
-            n = 1
-    buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-    return ir.Reshaped(buffer, tuple(shape), tuple(strides)), entries
-
-
-def shifted(entry: Entry, by: Extent, scale: Extent, tiles: Tiles, loose: bool) -> Entry:
-    """entry * scale + by"""
-    if isinstance(entry, Spread):
-        out: Known = entry.tile, entry.depth
-        if scale != 1:
-            out = tiles.map("mul", [out, (number(scale, dt.i64), 0)], dt.i64)
-        if by != 0:
-            out = tiles.map("add", [out, (number(by, dt.i64), tiles.depth_at(by))], dt.i64)
-        return Spread(*out)
-    assert entry is not None
-    loose = loose or isinstance(entry, Loose)
-    index = (entry.index if isinstance(entry, Loose) else entry) * scale + by
-    return Loose(index) if loose else index
-
-
-# --- movements: the position of the operand ---------------------------------------------------------------------------------
-def _broadcast(t: Tiles, e: Equation, at: Position) -> Known:
-    x = e.values[0]
-    entries = [at[r] if x.shape[d] == e.result.shape[r] else 0 for d, r in enumerate(e.attributes["axes"])]
-    return t.operand(e, 0, tuple(entries))
-
-
-def _permute(t: Tiles, e: Equation, at: Position) -> Known:
-    entries: list[Entry] = [0] * len(at)
-    for r, d in enumerate(e.attributes["axes"]):
-        entries[d] = at[r]
-    return t.operand(e, 0, tuple(entries))
-
-
-def _reshape(t: Tiles, e: Equation, at: Position) -> Known:
-    assert at == t.plain(e.result), "a reshape is read at other places than it is made at"
-    return t.operand(e, 0, t.plain_operand(e, 0))
-
-
-def _slice(t: Tiles, e: Equation, at: Position) -> Known:
-    a = e.attributes
-    entries = tuple(
-        x if start == 0 and step == 1 else shifted(x, start, step, t, False)
-        for x, start, step in zip(at, a["starts"], a["steps"], strict=True)
-    )
-    return t.operand(e, 0, entries)
-
-
-def _pad(t: Tiles, e: Equation, at: Position) -> Known:
-    a = e.attributes
-    inside: Known | None = None
-    entries: list[Entry] = []
-    for entry, n, low, high, gap in zip(at, e.values[0].shape, a["low"], a["high"], a["interior"], strict=True):
-        if low == 0 and high == 0 and gap == 0:
-            entries.append(entry)
-            continue
-        entry = shifted(entry, -low, 1, t, True)
-        count = t.count(entry)
-        if gap:
-            step: Known = number(gap + 1, dt.i64), 0
-            rest = t.map("mod", [count, step], dt.i64)
-            hit = t.map("eq", [rest, (number(0, dt.i64), 0)], dt.bool_)
-            inside = hit if inside is None else t.map("and", [inside, hit], dt.bool_)
-            count = t.map("floor_div", [count, step], dt.i64)
-            entry = Spread(t.let(count[0], "at", count[1]), count[1])
-        good = t.between(count, n)
-        inside = good if inside is None else t.map("and", [inside, good], dt.bool_)
-        entries.append(0 if n == 1 else entry)
-    x = t.operand(e, 0, tuple(entries))
-    if inside is None:
-        return x
-    dtype = e.result.dtype.compute
-    return t.map("where", [inside, x, (constant(a["value"], dtype), 0)], dtype)
-
-
-def _concat(t: Tiles, e: Equation, at: Position) -> Known:
-    axis, dtype = e.attributes["axis"], e.result.dtype.compute
-    entry = at[axis]
-    count = t.count(entry)
-    ends: list[Extent] = []
-    end: Extent = 0
-    for x in e.values:
-        end = end + x.shape[axis]
-        ends.append(end)
-    out: Known | None = None
-    for i in reversed(range(len(e.values))):
-        moved = 0 if e.values[i].shape[axis] == 1 else shifted(entry, 0 - (ends[i - 1] if i else 0), 1, t, True)
-        part = t.operand(e, i, (*at[:axis], moved, *at[axis + 1 :]))
-        if out is None:
-            out = part
-            continue
-        here = t.map("lt", [count, (number(ends[i], dt.i64), 0)], dt.bool_)
-        out = t.map("where", [here, part, out], dtype)
-    assert out is not None
-    return out
-
-
-def _window(t: Tiles, e: Equation, at: Position) -> Known:
-    a = e.attributes
-    axis = a["axis"]
-    inner = shifted(at[-1], 0, a["dilation"], t, False)
-    if isinstance(inner, Spread) or isinstance(at[axis], Spread):
-        total = t.map("add", [t.count(inner), t.count(shifted(at[axis], 0, a["stride"], t, False))], dt.i64)
-        entry: Entry = Spread(*total)
-    else:
-        loose = isinstance(inner, Loose)
-        entry = shifted(at[axis], inner.index if isinstance(inner, Loose) else inner, a["stride"], t, loose)  # type: ignore[arg-type]
-    entries = list(at[:-1])
-    entries[axis] = entry
-    return t.operand(e, 0, tuple(entries))
-
-
-def _take(t: Tiles, e: Equation, at: Position) -> Known:
-    axis, (x, index) = e.attributes["axis"], e.values[:2]
-    n = len(index.shape)
-    entry = t.index_entry(t.operand(e, 1, at[axis : axis + n]), x.shape[axis])
-    return t.operand(e, 0, (*at[:axis], entry, *at[axis + n :]))
-
-
-def _take_along(t: Tiles, e: Equation, at: Position) -> Known:
-    axis, x = e.attributes["axis"], e.values[0]
-    entry = t.index_entry(t.operand(e, 1, at), x.shape[axis])
-    places = [at[d] if x.shape[d] == e.result.shape[d] else 0 for d in range(len(at))]
-    return t.operand(e, 0, (*places[:axis], entry, *places[axis + 1 :]))
-
-
-_MOVES: Mapping[Op, Callable[[Tiles, Equation, Position], Known]] = {
-    Op.BROADCAST: _broadcast, Op.PERMUTE: _permute, Op.RESHAPE: _reshape, Op.SLICE: _slice, Op.PAD: _pad,
-    Op.CONCAT: _concat, Op.WINDOW: _window, Op.TAKE: _take, Op.TAKE_ALONG: _take_along,
-}  # fmt: skip
-
-
-def number(value: Extent, dtype: DType) -> ir.Tile:
-    """An index expression without tile axes as a 0-d tile."""
-    return ir.Constant(value, dtype) if isinstance(value, int) else ir.Scalar(value, dtype)
-
-
-def constant(value: Literal, dtype: DType, shape: ir.TileShape = ()) -> ir.Constant:
-    """A literal as a tile of a computing dtype."""
-    kind = {"bool": bool, "floating": float}.get(dtype.kind, int)
-    return ir.Constant(kind(value), dtype, shape)
-
-
-def spread_to(tile: ir.Tile, shape: ir.TileShape) -> ir.Tile:
-    """A tile in a larger shape."""
-    if tuple(tile.shape) == tuple(shape):
-        return tile
-    if isinstance(tile, ir.Constant):
-        return ir.Constant(tile.value, tile.dtype, shape)
-    return ir.Broadcast(tile, shape)
