@@ -38,6 +38,8 @@ kd.kernel(lambda x: x + 1)(a(3))                            # starting LLVM is n
 for name, (f, args) in gallery.items():
     k = kd.kernel(f)
     start = time.process_time(); y = k(*args); print(f"{name} forward|{(time.process_time() - start) * 1e3}")
+    want = k.reference(*args)
+    assert np.abs(y - want).max() <= 1e-3 * (1 + np.abs(want).max()), name
     floats = [x for x in args if x.dtype.kind == "f"]
     start = time.process_time(); y, pullback = k.pullback(*args); pullback(np.ones_like(y))
     print(f"{name} backward|{(time.process_time() - start) * 1e3}")

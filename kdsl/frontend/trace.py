@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.errors import KdslError, ResultError
+from kdsl.errors import ArgumentError, KdslError, ResultError
 from kdsl.frontend.signature import Call, Signature
 from kdsl.frontend.trees import Tree, flatten
 from kdsl.ir.location import code_of, find_location_of_mistake, kernel_boundary, location_of_call, place
@@ -25,6 +25,9 @@ from kdsl.language.dispatch import Check, Trace, current, require, tracing
 from kdsl.language.operands import value as as_value
 from kdsl.language.sizes import NamedSize
 from kdsl.language.tracer import Tracer
+
+
+RESULTS = "results are tensors and Python numbers, in tuples, lists and dicts; None stays None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,14 @@ def _results(
     """The structure of what the body returns, and its values."""
     leaves: list[tuple[str, Any]] = []
     returned = run()
-    tree = flatten(returned, _is_leaf, "result", leaves)
+    try:
+        tree = flatten(returned, _is_leaf, "result", leaves)
+    except ArgumentError as error:
+        raise ResultError(
+            f"{name} returns what is no tensor: {str(error).splitlines()[0]}",
+            facts=RESULTS,
+            location=_return_location(run, function) or find_location_of_mistake(),
+        ) from None
     wrong = _not_tensors(tree, "result")
     foreign = [
         path
@@ -86,7 +96,7 @@ def _results(
         raise ResultError(
             f"{name} returns {_article(what)} {what}{'' if path == 'result' else f' as {path}'}, "
             "which is no tensor of this kernel",
-            facts="results are tensors and Python numbers, in tuples, lists and dicts; None stays None",
+            facts=RESULTS,
             location=_return_location(run, function) or find_location_of_mistake(),
         )
     running.builder.location = location_of_call(function)

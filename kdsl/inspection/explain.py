@@ -86,13 +86,19 @@ def explain(label: str, parts: Sequence[tuple[str, Grouping, ir.Program, Target]
         mine = [f"{r.first} and {r.second}: {r.reason}" for r in grouping.refusals]
         reasons += [r for r in mine if r not in reasons]
         for kernel in program.kernels:
-            own = tuple(
-                f"{r.first} and {r.second}: {r.reason}"
-                for r in grouping.refusals
-                if kernel.name in (r.first, r.second)
-            )
+            own = _own_reasons(kernel, grouping)
             kernels.append(_facts(kernel, own, target, name if len(parts) > 1 else ""))
     return Explanation(label, tuple(kernels), tuple(reasons) if len(kernels) > 1 else ())
+
+
+def _own_reasons(kernel: ir.Kernel, grouping: Grouping) -> tuple[str, ...]:
+    """Why the plan behind a kernel (packing kernels are named after theirs) was not merged with others."""
+    plan = max((p for p in grouping.plans if kernel.name.startswith(p.name)), key=lambda p: len(p.name), default=None)
+    if plan is None:
+        return ()
+    made = {e.result for e in plan.equations}
+    mine = (f"{r.first} and {r.second}: {r.reason}" for r in grouping.refusals if r.values & made)
+    return tuple(dict.fromkeys(mine))
 
 
 def _facts(kernel: ir.Kernel, reasons: tuple[str, ...], target: Target, part: str) -> KernelFacts:

@@ -97,11 +97,12 @@ class DotPlan(Plan):
 
 @dataclass(eq=False)
 class Refusal:
-    """Two groups that were not merged: their names and why."""
+    """Two groups that were not merged: their names, why, and the values that both make."""
 
     first: str
     second: str
     reason: str
+    values: frozenset[Value] = frozenset()
 
 
 @dataclass(eq=False)

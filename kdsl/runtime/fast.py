@@ -132,11 +132,14 @@ class FastCall:
 
     def into(self, out: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] = {}) -> Any:
         """`call` with `out=` an array, or a tuple or list of arrays; `out` itself, or NotImplemented."""
-        places = (out,) if type(out) is np.ndarray else out
+        single = type(out) is np.ndarray
+        places = (out,) if single else out
         if type(places) not in (tuple, list) or not are_small(places):
             return NotImplemented
         results = self.call(*arguments, **keywords)
-        flat = (results,) if type(results) is np.ndarray else results
+        if single is not (type(results) is np.ndarray):
+            return NotImplemented
+        flat = (results,) if single else results
         if type(flat) is not tuple or len(flat) != len(places) or not all(type(x) is np.ndarray for x in (*flat, *places)):
             return NotImplemented
         copy_into(places, flat)

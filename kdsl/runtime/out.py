@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.errors import ResultError
+from kdsl.errors import DtypeError, ResultError, ShapeError
 
 Array = np.ndarray[Any, Any]
 COPIED_BYTES = 1 << 18
@@ -23,16 +23,16 @@ def are_small(out: Sequence[Any]) -> bool:
 
 
 def check_out(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: int) -> None:
-    """ResultError unless `target` can hold a result of that shape and dtype."""
+    """An error unless `target` can hold a result of that shape and dtype."""
     if type(target) is np.ndarray and target.shape == shape and target.dtype == dtype and target.flags.carray:
         return
     where = f"out[{position}]"
     if not isinstance(target, np.ndarray):
         raise ResultError(f"{where} is a {type(target).__name__}, not an array", location=False)
     if target.shape != shape:
-        raise ResultError(f"{where} has shape {target.shape}, the result has {shape}", location=False)
+        raise ShapeError(f"{where} has shape {target.shape}, the result has {shape}", location=False)
     if target.dtype.newbyteorder("=") != dtype:
-        raise ResultError(f"{where} has dtype {target.dtype}, the result has {dtype}", location=False)
+        raise DtypeError(f"{where} has dtype {target.dtype}, the result has {dtype}", location=False)
     if not target.flags.writeable:
         raise ResultError(f"{where} is read-only", location=False)
     if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape)):

@@ -225,7 +225,8 @@ class _Grouper:
             if time > a.time + b.time:
                 found = f"one kernel would take {time:.1f} us, two take {a.time + b.time:.1f} us"
         if isinstance(found, str):
-            self.refusals.append(Refusal(_title(a), _title(b), found))
+            made = frozenset(e.result for e in (*a.equations, *b.equations))
+            self.refusals.append(Refusal(_title(a), _title(b), found, made))
             return None
         self.groups.remove(a)
         self.groups.remove(b)

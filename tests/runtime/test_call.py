@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdsl.dtypes import f32, i64
-from kdsl.errors import OutOfRangeError, ResultError
+from kdsl.errors import KdslError, OutOfRangeError, ResultError, ShapeError
 from kdsl.ir.loops import Buffer, Kernel, Parallel, Program
 from kdsl.ir.sizes import size
 from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
@@ -83,7 +83,7 @@ OUTS = np.empty(99, "f4"), np.empty(100, "f8"), frozen(np.empty(100, "f4")), [0.
 
 @pytest.mark.parametrize("out", OUTS, ids=["length", "dtype", "read-only", "list", "broadcast"])
 def test_out_is_checked(run, out):
-    with pytest.raises(ResultError, match=r"out\[0\]"):
+    with pytest.raises(KdslError, match=r"out\[0\]"):
         run([data(100)], [out])
 
 
@@ -262,7 +262,7 @@ def test_short_way_with_out(fast):
     assert fast.into(out, [x]) is out and np.array_equal(out, expected)
     assert fast.into(x, [x]) is x and np.array_equal(x, expected)
     assert fast.into([out, out], [x]) is NotImplemented and fast.into({"a": out}, [x]) is NotImplemented
-    with pytest.raises(ResultError, match="shape"):
+    with pytest.raises(ShapeError, match="shape"):
         fast.into(np.empty(63, "f4"), [x])
 
 
