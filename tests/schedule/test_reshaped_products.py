@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import kdsl as kd
+import kdsl.dtypes as dt
+from kdsl.ir import loops as ir
+from kdsl.schedule.positions import Apart, joined_memory
 
 PROGRAMS = [
     lambda x, w: kd.reshape(kd.exp(x) @ w, (x.shape[0] * x.shape[1], w.shape[1])),
@@ -27,3 +30,9 @@ def test_reshaped_products(number, shape, named):
     kernel = kd.kernel(PROGRAMS[number], types=types)
     for array in (x, np.asfortranarray(x)):
         np.testing.assert_allclose(kernel(array, w), kernel.reference(array, w), rtol=1e-9, atol=1e-9)
+
+
+def test_an_axis_taken_apart_has_the_strides_of_its_parts():
+    buffer = ir.Buffer("x", dt.f32, (6, 4), (4, 1), "result", 0)
+    memory, entries = joined_memory(buffer, (Apart(((1, 2), (2, 3))), 0))
+    assert (memory.shape, memory.strides, entries) == ((2, 3, 4), (12, 4, 1), [1, 2, 0])
