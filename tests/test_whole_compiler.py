@@ -28,7 +28,10 @@ BACKWARD = {
 
 
 def some(count):
-    return settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    """So many examples: always the same ones by default, others each time in the slow tests."""
+    return settings(
+        max_examples=count, deadline=None, database=None, derandomize=count < 100, suppress_health_check=list(HealthCheck)
+    )
 
 
 def check_forward(program, layout):
