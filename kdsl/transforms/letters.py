@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kdsl.ir.frame import Illegal, Letter, Letters
+from kdsl.ir.frame import Illegal, Letters
 from kdsl.ir.ops import REDUCTIONS
 from kdsl.ir.tensor import Equation, Value
 from kdsl.transforms.joined_letters import joined_letters
