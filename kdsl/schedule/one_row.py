@@ -26,7 +26,9 @@ class OneRow(LineWalks):
         p = self.p
         for v in [v for v, home in p.kept.items() if home is None] if p.line else []:
             self.near(v)
-        self.t.ready.clear()  # what the tiles of other rows left behind
+        self.t.ready.clear()  # what the tiles of other rows left behind: folds, and what was computed from them
+        for key in [key for key in self.t.memo if p.when.get(key[0], 0) > 0]:
+            del self.t.memo[key]
         for k in range(p.passes):
             self.one_pass(k)
         for v in p.outputs:

@@ -38,3 +38,17 @@ def test_turned_maps_of_every_width(dtype):
     y = np.arange(67 * 37).reshape(37, 67).astype(dtype)
     np.testing.assert_array_equal(kd.kernel(lambda x, y: x + y.T)(x, y), x + y.T)
     np.testing.assert_array_equal(kd.kernel(lambda x, y: (x + y.T).T)(x, y), (x + y.T).T)
+
+
+def test_each_tile_of_joined_rows_folds_anew():
+    """What was computed from a fold in one tile of rows must not be used in the next, narrower one."""
+
+    def f(x):
+        e = kd.exp(-x - kd.max(-x, axis=1, keepdims=True))
+        return -x, kd.concat([e / kd.sum(e, axis=1, keepdims=True), x], axis=1)
+
+    f = kd.kernel(f)
+    for n in (5, 7, 13):
+        x = np.linspace(-1, 2, n)[None, :]
+        for got, want in zip(f(x), f.reference(x), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-13)
