@@ -20,7 +20,7 @@ def test_softmax(race, torch, array):
     close(softmax(x), torch.softmax(t, -1))
     race(
         "softmax 4096x1024",
-        lambda: softmax(x, out=out),
+        lambda: softmax(x),
         {"torch": lambda: torch.softmax(t, -1), "copy": lambda: np.copyto(out, x)},
         1.7,
     )
@@ -29,11 +29,10 @@ def test_softmax(race, torch, array):
 def test_layer_norm(race, torch, array):
     x, w, b = array(4096, 1024), array(1024), array(1024)
     t, u, v = map(torch.from_numpy, (x, w, b))
-    out = np.empty_like(x)
     close(layer_norm(x, w, b), torch.nn.functional.layer_norm(t, (1024,), u, v))
     race(
         "layer norm forward 4096x1024",
-        lambda: layer_norm(x, w, b, out=out),
+        lambda: layer_norm(x, w, b),
         {"torch": lambda: torch.nn.functional.layer_norm(t, (1024,), u, v)},
         1.2,
     )
