@@ -26,7 +26,6 @@ from kdsl.language.operands import value as as_value
 from kdsl.language.sizes import NamedSize
 from kdsl.language.tracer import Tracer
 
-
 RESULTS = "results are tensors and Python numbers, in tuples, lists and dicts; None stays None"
 
 

@@ -6,6 +6,16 @@ import numpy as np
 import pytest
 
 import kdsl as kd
+import kdsl.dtypes as dt
+from kdsl.ir.interpreter import interpret
+from kdsl.ir.loop_verify import verify_loops
+from kdsl.ir.meaning import evaluate
+from kdsl.ir.ops import Op
+from kdsl.ir.rules import Builder
+from kdsl.ir.tensor import Function, TensorType, Value
+from kdsl.schedule.program import schedule
+from kdsl.target import parse_target
+from kdsl.transforms.group import group
 
 SHAPES = [(0, 5), (5, 0), (1, 70), (47, 3), (33, 64), (65, 129), (130, 31)]
 FUNCTIONS = {
@@ -42,13 +52,17 @@ def test_turned_maps_of_every_width(dtype):
 
 def test_each_tile_of_joined_rows_folds_anew():
     """What was computed from a fold in one tile of rows must not be used in the next, narrower one."""
-
-    def f(x):
-        e = kd.exp(-x - kd.max(-x, axis=1, keepdims=True))
-        return -x, kd.concat([e / kd.sum(e, axis=1, keepdims=True), x], axis=1)
-
-    f = kd.kernel(f)
-    for n in (5, 7, 13):
-        x = np.linspace(-1, 2, n)[None, :]
-        for got, want in zip(f(x), f.reference(x), strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-13)
+    x = Value(TensorType(dt.f64, (1, 5)), "x")
+    b = Builder()
+    y = b.emit(Op.NEG, x)
+    e = b.emit(Op.EXP, b.emit(Op.SUB, y, b.broadcast_to(b.reduce(Op.MAX, y, (1,), keepdims=True), (1, 5))))
+    p = b.emit(Op.DIV, e, b.broadcast_to(b.reduce(Op.SUM, e, (1,), keepdims=True), (1, 5)))
+    joined = b.emit(Op.CONCAT, p, x, axis=1)
+    z = b.emit(Op.NEG, x)
+    function = Function("joined", (x,), tuple(b.equations), (z, joined))
+    target = parse_target("cpu:x86-64-v3")
+    program = schedule(group(function, target), target)
+    verify_loops(program)
+    values = np.linspace(-1, 2, 5)[None, :]
+    for got, want in zip(interpret(program, values), evaluate(function, values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-13)
