@@ -143,6 +143,14 @@ def _check_shapes(
     after = _depending(facts, {e.result for e in consumers})
     made = {e.result for e in facts.dots}
     for e in facts.equations:
+        cone = {x.result for x in facts.cone(e.result)}
+        if e.result not in made and sum(q.result in cone for q in consumers) > 1:
+            raise Illegal("a map of several products behind the strip")
+    for e in facts.dots:
+        for i in (0, 1):
+            if facts.of(e, i) - facts.of(e, 1 - i) - set(facts.result(e)):
+                raise Illegal("a product that sums a letter of one operand alone")
+    for e in facts.equations:
         if e.result in facts.after and e.result not in made:
             have = set(flat(facts.letters.values[e.result]))
             if not have <= core | {line} and not have <= core | set(columns.values()):
