@@ -21,7 +21,11 @@ def a_letter_of_one_operand(y, w):
 
 @pytest.mark.parametrize(
     ("f", "shapes"),
-    [(products_of_itself, [(7, 1), (7, 1)]), (products_of_itself, [(5, 3), (5, 3)]), (a_letter_of_one_operand, [(16,), (13, 13)])],
+    [
+        (products_of_itself, [(7, 1), (7, 1)]),
+        (products_of_itself, [(5, 3), (5, 3)]),
+        (a_letter_of_one_operand, [(16,), (13, 13)]),
+    ],
 )
 def test_values_and_gradients_agree(f, shapes):
     kd.kernel(f).verify(*(1 + np.abs(rng.standard_normal(s)) for s in shapes))
