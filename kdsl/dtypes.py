@@ -6,6 +6,7 @@ A DType is written `f32`; `f32["N", 64]` is a type as users write it (TypeSpec):
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +92,18 @@ class TypeSpec:
         for n in axes:
             if not (isinstance(n, str) and n.isidentifier()) and not (isinstance(n, (int, np.integer)) and n >= 0):
                 raise TypeError(f"{dtype}[…] takes sizes, names and a leading ..., not {n!r}")
-        return TypeSpec(dtype, tuple(n if isinstance(n, str) else int(n) for n in axes), leading)
+        return TypeSpec(dtype, tuple(_axis_name(n) if isinstance(n, str) else int(n) for n in axes), leading)
 
     def __repr__(self) -> str:
         return f"{self.dtype}[{', '.join((['...'] if self.leading else []) + [repr(n) for n in self.shape])}]"
 
+
+def _axis_name(name: str) -> str:
+    """A user's name for a size; one that schedules give their loops is told apart by an underscore: "t" is t_ in all texts."""
+    return name + "_" if LOOP_NAMES.fullmatch(name) else name
+
+
+LOOP_NAMES = re.compile(r"t|p|rb|kb|one|(o|s|at|v|c)\d+|\w*_\d+")
 
 bool_ = DType("bool", np.dtype(np.bool_), "bool")
 i8, i16, i32, i64 = (DType(f"i{n}", np.dtype(f"i{n // 8}"), "signed") for n in (8, 16, 32, 64))
