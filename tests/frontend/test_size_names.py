@@ -5,7 +5,6 @@ import pytest
 
 import kdsl as kd
 
-
 NAMES = [("t", "p"), ("o0", "s0"), ("rb", "kb"), ("one", "b_0"), ("r_0", "j_0"), ("x_0", "t_0"), ("N", "M")]
 
 
