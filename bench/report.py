@@ -11,7 +11,8 @@ HEAD = """# Performance
 Made by `python bench/report.py` from bench/results/*.json; each table names the machine and the commit it was measured at. Times
 are medians in milliseconds of runs that alternate between the competitors in one process; a ratio is the competitor's time over
 kdsl's (above 1: kdsl is faster). "Wanted" is the ratio the project aims at against the first competitor; where it is not
-reached the row says so.
+reached the row says so. With two threads the competitors' workers go on spinning after a call and take a core from whoever
+runs next: the rows of one thread are the dependable ones.
 """
 
 
