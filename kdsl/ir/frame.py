@@ -84,11 +84,6 @@ class ScatterPlan(Plan):
 
 
 @dataclass(eq=False)
-class SortPlan(Plan):
-    """One SORT, ARGSORT or SEARCHSORTED by itself."""
-
-
-@dataclass(eq=False)
 class DotPlan(Plan):
     """Contractions with maps and row folds around and between them; transforms/plan_dots.py fills `frame` with its findings."""
 

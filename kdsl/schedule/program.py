@@ -30,7 +30,7 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
         elif isinstance(plan, ScatterPlan):
             kernels += schedule_scatter(plan, buffers.memory, target)
         else:
-            raise NotImplementedError(type(plan).__name__)
+            raise TypeError(f"no schedule carries out a {type(plan).__name__}")
     used = dict.fromkeys(b for k in kernels for b in k.buffers)
     own = set(buffers.all)
     packed = tuple(b for b in used if b not in own)  # memory that a schedule made for itself

@@ -1,6 +1,6 @@
 """The judge: a plan for these equations in one kernel, or Illegal with the reason.
 
-In:  equations in program order, the values to write.  Out: RowPlan, DotPlan, ScatterPlan or SortPlan.
+In:  equations in program order, the values to write.  Out: RowPlan, DotPlan or ScatterPlan.
 Read before: plan_rows.py, plan_dots.py, plan_scatter.py. Read next: group.py.
 """
 
