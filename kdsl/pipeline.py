@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdsl import kept
+from kdsl.codegen.cuda.kernels import GpuKernel, emit_cuda, ptx
 from kdsl.codegen.llvm.module import emit_module
 from kdsl.errors import InternalError, KdslError, TargetError
 from kdsl.ir.fingerprint import fingerprint, plain
@@ -32,6 +33,7 @@ from kdsl.ir.verify import verify
 from kdsl.runtime import cache
 from kdsl.runtime.call import Executable
 from kdsl.runtime.cpu import Library, asm, generator, load, runs_here
+from kdsl.schedule.gpu.program import schedule_gpu
 from kdsl.schedule.program import schedule
 from kdsl.target import Target
 from kdsl.transforms.differentiate import vjp
@@ -86,8 +88,10 @@ def _machine_code(record: Record) -> str:
     given = {p: s for p, s in zip(program.parameters, record.strides) if s is not None}
     expanded = record("expanded", expand(program))
     grouping = record("grouped", group(expanded, record.target, given))
-    loops = record("scheduled", replace(schedule(grouping, record.target), facts=record.facts))
-    return record("source", emit_module(loops, record.target))
+    on_gpu = record.target.kind != "cpu"
+    loops = (schedule_gpu if on_gpu else schedule)(grouping, record.target)
+    loops = record("scheduled", replace(loops, facts=record.facts))
+    return record("source", emit_cuda(loops) if on_gpu else emit_module(loops, record.target))
 
 
 def _gradients(program: Function, wanted: Sequence[int]) -> Function:
@@ -115,9 +119,20 @@ class Compiled:
             raise TargetError(f"this machine cannot run code for {self.target.name}")
         return self.executable(tensors, out, sizes)
 
+    @property
+    def kernels(self) -> tuple[GpuKernel, ...]:
+        """What a GPU launches, in order."""
+        return self.record["source"].kernels
+
     def assembly(self) -> str:
-        """The machine code as text."""
-        return asm(self.record["source"], self.target)
+        """The machine code as text: a CPU's assembly, or PTX."""
+        if self.target.kind == "cpu":
+            return asm(self.record["source"], self.target)
+        return self.ptx(self.target.level)
+
+    def ptx(self, arch: str) -> str:
+        """The PTX modules of all kernels, one after another."""
+        return "\n".join(ptx(kernel, arch) for kernel in self.kernels)
 
 
 def _compiled(record: Record, source: Function, what: Any) -> Compiled:
@@ -125,7 +140,7 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
 
     `what` tells with `source` what the program is. A rule of the user's is Python: what it gives is a part of the program."""
     target = record.target
-    if not runs_here(target):
+    if target.kind != "cpu" or not runs_here(target):
         record.complete()
         return Compiled(record, target, None)
     with _lock:

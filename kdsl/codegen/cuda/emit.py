@@ -1,7 +1,7 @@
 """Scheduled loop IR to numba.cuda source: one macro call or operator for each statement, barriers derived.
 
 In:  a Program whose tiles have sizes for a GPU (powers of two) and whose kernels' schedules say how many warps they have.
-Out: `emit_cuda(program)` the source of all kernels, `ptx(program, arch)` their PTX, which needs numba-cuda but no GPU.
+Out: Emitter(kernel): its source, near memory and threads.
 What the first version does not write is refused with an Unsupported that says what; numbers are 32-bit inside a kernel.
 A Copy of depth d in a Stream runs d - 1 tiles ahead: the first ones are started before the loop.
 Read before: choose_layouts.py, addresses.py, barriers.py. Read next: seam.py.
@@ -39,27 +39,7 @@ class Block:
     depth: int
 
 
-def emit_cuda(program: ir.Program) -> str:
-    """The source of a program's kernels, each under the tiles, near memory and arrays that it names."""
-    return "\n\n".join(_Emitter(kernel).source() for kernel in program.kernels) + "\n"
-
-
-def ptx(program: ir.Program, arch: str = "sm_80") -> str:
-    """The PTX of all kernels, one module after another."""
-    from kdsl.codegen.cuda.compile import compile_kernel
-
-    return "\n".join(
-        compile_kernel(_Emitter(k).source(), k.name, parameters(k), Layouts(k).threads, arch)
-        for k in program.kernels
-    )
-
-
-def parameters(kernel: ir.Kernel) -> list[str]:
-    """What a launch passes: the address of each buffer, then each size."""
-    return ["address"] * len(kernel.buffers) + ["size"] * len(kernel.sizes)
-
-
-class _Emitter:
+class Emitter:
     def __init__(self, kernel: ir.Kernel) -> None:
         self.kernel, self.layouts = kernel, Layouts(kernel)
         self.grid = ir.grid(kernel)
@@ -76,6 +56,13 @@ class _Emitter:
             s.index: s.tile for s in ir.walk(kernel.body) if isinstance(s, (ir.Parallel, ir.Stream))
         }
         self.tiles = Expressions(self.layouts, self.steps, written, all_tiles(kernel))
+        self.near_bytes = sum(
+            d * math.prod(map(int, r.shape)) * r.dtype.bytes for r, d in self.rings.items()
+        )
+
+    def alignment(self, buffer: ir.Buffer) -> int:
+        """What a buffer's address must be a multiple of."""
+        return 16
 
     def source(self) -> str:
         loop_body: tuple[ir.Statement, ...] = self.grid[-1].body if self.grid else self.kernel.body
