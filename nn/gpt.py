@@ -18,9 +18,11 @@ import numpy as np
 import kdsl as kd
 from nn import functional as F
 from nn import init
+from nn.attention import CausalSelfAttention
 from nn.kernels import layer
-from nn.layers import CausalSelfAttention, Dropout, Embedding, LayerNorm, Linear, ResidualLinear
+from nn.layers import Dropout, Embedding, Linear, ResidualLinear
 from nn.module import Module, ModuleList
+from nn.normalisation import LayerNorm
 from nn.tensor import Tensor, apply, no_grad
 
 PRESETS = {  # n_layer, n_head, n_embd

@@ -1,4 +1,4 @@
-"""Values for new parameters, drawn by kdsl's own random kernels from nn's generator (functional.generator).
+"""Values for new parameters, drawn by kdsl's own random kernels from nn's generator (functional.random.generator).
 
 In:  a shape.  Out: an f32 array.  Read next: layers.py.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import kdsl as kd
-from nn.functional import generator
+from nn.functional.random import generator
 
 
 @kd.kernel

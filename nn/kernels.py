@@ -6,7 +6,7 @@ In:  a function of tensors and one short text per tensor parameter.  Out: a call
     def layer_norm(x, w, b, *, eps=1e-5): …
 
 A capital letter is an axis whose size the kernel may rely on (a width, a vocabulary); `...` and small words are axes that change
-(batch, time): the kernel is compiled once for all their values.
+(batch, time): the kernel is compiled once for all their values. "time C | batch time C" is an argument of either rank.
 Read next: tensor.py, which calls these kernels through its tape.
 """
 
@@ -57,10 +57,12 @@ class Layer:
         """The axes of one argument: a number where fixed, a name where it may change; None for what carries no annotation."""
         if text is None or not isinstance(array, np.ndarray):
             return None
-        words, shape = text.split(), array.shape
-        if words and words[0] == "...":
-            free = len(shape) - len(words) + 1
-            words = [f"n{free - i}" for i in range(free)] + words[1:]
+        shape = array.shape
+        choices = [choice.split() for choice in text.split("|")]
+        words = next((w for w in choices if len(w) == len(shape)), choices[0])
+        if "..." in words:
+            at, free = words.index("..."), len(shape) - len(words) + 1
+            words[at : at + 1] = [f"n{free - i}" for i in range(free)]
         if len(words) != len(shape):
             raise ValueError(f"an argument with axes '{text}' cannot have shape {shape}")
         return tuple(n if w.isupper() else w for w, n in zip(words, shape))

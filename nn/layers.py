@@ -1,6 +1,6 @@
-"""Layers by torch's names: a Module each, its parameters, one function of functional.py.
+"""Layers by torch's names: a Module each, its parameters, one function of functional/.
 
-Read before: module.py, functional.py. Read next: gpt.py, mlp.py.
+Read before: module.py, functional/. Read next: normalisation.py, convolution.py, attention.py, mlp.py.
 """
 
 from __future__ import annotations
@@ -44,32 +44,6 @@ class Embedding(Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
 
 
-class LayerNorm(Module):
-    """Layer normalisation of the last axis, with a learned scale and shift."""
-
-    def __init__(self, width: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight, self.bias = Parameter(init.ones((width,))), Parameter(init.zeros((width,)))
-
-    def forward(self, x: Any) -> Tensor:
-        return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
-
-    def describe(self) -> str:
-        return f"{self.weight.shape[0]}, eps={self.eps}"
-
-
-class RMSNorm(Module):
-    """Root-mean-square normalisation of the last axis, with a learned scale."""
-
-    def __init__(self, width: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps, self.weight = eps, Parameter(init.ones((width,)))
-
-    def forward(self, x: Any) -> Tensor:
-        return F.rms_norm(x, self.weight, eps=self.eps)
-
-
 class Dropout(Module):
     """Zeroes each element with probability p while training; the rest is scaled by 1/(1-p)."""
 
@@ -94,10 +68,45 @@ class ReLU(Module):
 
 
 class GELU(Module):
-    """The tanh form of the Gaussian error linear unit."""
+    """The Gaussian error linear unit: its tanh form, or with approximate="none" its own."""
+
+    def __init__(self, approximate: str = "tanh") -> None:
+        super().__init__()
+        self.approximate = approximate
 
     def forward(self, x: Any) -> Tensor:
-        return F.gelu(x)
+        return F.gelu(x, approximate=self.approximate)
+
+    def describe(self) -> str:
+        return f"approximate={self.approximate}"
+
+
+class SiLU(Module):
+    """x sigmoid(x)."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.silu(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Flatten(Module):
+    """All axes after the first as one."""
+
+    def forward(self, x: Any) -> Tensor:
+        return x.reshape(x.shape[0], -1)
 
 
 class ResidualLinear(Linear):
@@ -114,28 +123,3 @@ class ResidualLinear(Linear):
 
     def describe(self) -> str:
         return f"{super().describe()}, p={self.p}"
-
-
-class CausalSelfAttention(Module):
-    """r + attention(x): attention of each position to itself and those before it, `heads` heads at once.
-
-    x goes to queries, keys and values (c_attn); the heads' outputs side by side go back to the residual stream r (c_proj).
-    """
-
-    def __init__(self, width: int, heads: int, attn_pdrop: float = 0.0, resid_pdrop: float = 0.0) -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
-        self.heads, self.attn_pdrop = heads, attn_pdrop
-        self.c_attn, self.c_proj = Linear(width, 3 * width), ResidualLinear(width, width, resid_pdrop)
-
-    def forward(self, x: Any, r: Any) -> Tensor:
-        qkv = self.c_attn(x)  # (B, T, 3C)
-        if self.training and self.attn_pdrop:
-            y = F.causal_attention(qkv, *F.generator.draw(), heads=self.heads, p=self.attn_pdrop)  # (B, T, C)
-        else:
-            y = F.causal_attention(qkv, heads=self.heads)  # (B, T, C)
-        return self.c_proj(y, r)  # (B, T, C)
-
-    def describe(self) -> str:
-        return f"heads={self.heads}, attn_pdrop={self.attn_pdrop}"

@@ -1,4 +1,4 @@
-"""Module and Parameter: a tree of named parameters.
+"""Module, Parameter and Buffer: a tree of named tensors.
 
 In:  attributes that are Parameters or Modules.  Out: parameters(), state_dict(), train/eval.  Names and order are torch's.
 Read before: tensor.py. Read next: layers.py.
@@ -21,6 +21,12 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
+
+
+class Buffer(Tensor):
+    """A Tensor that a Module owns and saves, and that no optimizer changes: running statistics."""
+
+    __slots__ = ()
 
 
 class Module:
@@ -53,10 +59,17 @@ class Module:
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """Every parameter with its dotted name; a shared one is named once."""
+        return self._named(prefix, Parameter)
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Buffer]]:
+        """Every buffer with its dotted name."""
+        return self._named(prefix, Buffer)
+
+    def _named(self, prefix: str, kind: Any) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         for path, module in self.named_modules(prefix):
             for name, value in module.__dict__.items():
-                if isinstance(value, Parameter) and id(value) not in seen:
+                if isinstance(value, kind) and id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{path}.{name}" if path else name), value
 
@@ -78,12 +91,12 @@ class Module:
 
     # --- saving ----------------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Arrays by name; they are the parameters' own, not copies."""
-        return {name: p.data for name, p in self.named_parameters()}
+        """Arrays by name, of parameters and buffers; they are the model's own, not copies."""
+        return {name: p.data for name, p in self._named("", (Parameter, Buffer))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Copy arrays into the parameters; names and shapes must agree."""
-        own = dict(self.named_parameters())
+        """Copy arrays into the parameters and buffers; names and shapes must agree."""
+        own = dict(self._named("", (Parameter, Buffer)))
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unknown:
             raise KeyError(f"the state lacks {missing or 'nothing'} and has the unknown {unknown or 'nothing'}")

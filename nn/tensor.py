@@ -2,7 +2,7 @@
 
 In:  arrays.  Out: arrays and their gradients.  Every operation is one call of a kdsl kernel; when a gradient may be wanted, the
 call's *pullback* (the derived backward kernel with what the forward kept) is put on the tape. `backward()` walks the tape from
-the last call to the first. Read beside micrograd's engine.py; read before: kernels.py; read next: functional.py, module.py.
+the last call to the first. Read beside micrograd's engine.py; read before: kernels.py; read next: functional/, module.py.
 
     x = nn.Tensor([1.0, 2.0], requires_grad=True)
     (x * x).sum().backward()

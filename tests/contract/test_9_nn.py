@@ -248,7 +248,6 @@ def test_dropout_only_drops_while_training():
     assert (layer(x).numpy() == 1).all()
 
 
-@pytest.mark.waits_for("the layer library")
 @pytest.mark.parametrize("name", ["Conv1d", "Conv2d", "MultiHeadAttention", "BatchNorm1d", "GroupNorm", "MaxPool2d"])
 def test_layer_library(name):
     """layers by torch's names (`... Conv1d, Conv2d, MultiHeadAttention …`)"""
