@@ -10,6 +10,8 @@ Read before: layers.py. Read next: optim.py, trainer.py.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from nn.kernels import layer
 from nn.layers import Dropout, Embedding, Linear, ResidualLinear
 from nn.module import Module, ModuleList
 from nn.normalisation import LayerNorm
+from nn.pretrained import Pretrained, refuse_settings
 from nn.tensor import Tensor, apply, no_grad
 
 PRESETS = {  # n_layer, n_head, n_embd
@@ -30,6 +33,9 @@ PRESETS = {  # n_layer, n_head, n_embd
     "gpt2-xl": (48, 25, 1600), "gopher-44m": (8, 16, 512), "gpt-mini": (6, 6, 192), "gpt-micro": (4, 4, 128),
     "gpt-nano": (3, 3, 48),
 }  # fmt: skip
+
+
+_PROBABILITIES = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
 
 @dataclass
@@ -45,6 +51,10 @@ class GPTConfig:
     embd_pdrop: float = 0.1
     resid_pdrop: float = 0.1
     attn_pdrop: float = 0.1
+    n_inner: int | None = None  # the width between a block's two linear maps; 4 n_embd where None
+    activation: str = "gelu_new"  # a name of functional.activations.NAMED
+    layer_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = False  # lm_head.weight is wte.weight
 
     def __post_init__(self) -> None:
         given = (self.n_layer, self.n_head, self.n_embd)
@@ -63,20 +73,21 @@ class Block(Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        C = config.n_embd
-        self.ln_1 = LayerNorm(C)
+        C, self.activation = config.n_embd, config.activation
+        inner = config.n_inner or 4 * C
+        self.ln_1 = LayerNorm(C, config.layer_norm_epsilon)
         self.attn = CausalSelfAttention(C, config.n_head, config.attn_pdrop, config.resid_pdrop)
-        self.ln_2 = LayerNorm(C)
-        self.c_fc, self.c_proj = Linear(C, 4 * C), ResidualLinear(4 * C, C, config.resid_pdrop)
+        self.ln_2 = LayerNorm(C, config.layer_norm_epsilon)
+        self.c_fc, self.c_proj = Linear(C, inner), ResidualLinear(inner, C, config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.attn(self.ln_1(x), x)  # (B, T, C)
-        h = F.linear_gelu(self.ln_2(x), self.c_fc.weight, self.c_fc.bias)  # (B, T, 4C)
+        h = F.linear_activation(self.ln_2(x), self.c_fc.weight, self.c_fc.bias, activation=self.activation)  # (B, T, 4C)
         return self.c_proj(h, x)  # (B, T, C)
 
 
-class GPT(Module):
-    """A GPT of the shape that a GPTConfig says, initialised as GPT-2."""
+class GPT(Pretrained):
+    """A GPT of the shape that a GPTConfig says, initialised as GPT-2; reads and writes Hugging Face's GPT2LMHeadModel."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -85,8 +96,10 @@ class GPT(Module):
         self.wte, self.wpe = Embedding(V, C), Embedding(config.block_size, C)
         self.drop = Dropout(config.embd_pdrop)
         self.h = ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = LayerNorm(C)
+        self.ln_f = LayerNorm(C, config.layer_norm_epsilon)
         self.lm_head = Linear(C, V, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.wte.weight
         for name, p in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 p.data[...] = init.normal(p.shape, 0.02 / math.sqrt(2 * config.n_layer))
@@ -95,6 +108,37 @@ class GPT(Module):
             elif name.endswith("bias"):
                 p.data[...] = 0.0
 
+    # --- Hugging Face's files ------------------------------------------------------------------------------------------------
+    @classmethod
+    def settings_from(cls, theirs: Mapping[str, Any]) -> GPTConfig:
+        refuse_settings(theirs, {"model_type": "gpt2", "scale_attn_weights": True, "add_cross_attention": False})
+        refuse_settings(theirs, {"scale_attn_by_inverse_layer_idx": False})
+        names = ("n_layer", "n_head", "n_embd", "n_inner", *_PROBABILITIES, "layer_norm_epsilon")
+        settings = {name: theirs[name] for name in names if name in theirs}
+        return GPTConfig(
+            theirs["vocab_size"], theirs["n_positions"], **settings,
+            activation=theirs.get("activation_function", "gelu_new"),
+            tie_word_embeddings=theirs.get("tie_word_embeddings", True),
+        )  # fmt: skip
+
+    def settings_for(self) -> dict[str, Any]:
+        own = vars(self.config)
+        names = ("vocab_size", "n_layer", "n_head", "n_embd", "n_inner", *_PROBABILITIES, "layer_norm_epsilon")
+        same = {name: own[name] for name in (*names, "tie_word_embeddings")}
+        return {
+            "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_positions": self.config.block_size,
+            "activation_function": self.config.activation, **same,
+        }  # fmt: skip
+
+    def their_name(self, name: str) -> tuple[str, bool]:
+        path = re.sub(r"^(h\.\d+)\.(c_fc|c_proj)\.", r"\1.mlp.\2.", name)
+        transposed = path.endswith("weight") and ".c_" in path  # their Conv1D keeps (input, output)
+        return (path if path.startswith("lm_head") else f"transformer.{path}"), transposed
+
+    def other_names(self, name: str) -> Iterable[str]:
+        return [name.removeprefix("transformer.")]
+
+    # --- what it computes ----------------------------------------------------------------------------------------------------
     def forward(self, ids: Any, targets: Any = None) -> Any:
         ids = F.detached(ids)
         T = ids.shape[1]

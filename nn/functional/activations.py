@@ -75,3 +75,15 @@ def softmax(x):
 def log_softmax(x):
     """x - log sum exp x along the last axis."""
     return x - kd.logsumexp(x, axis=-1, keepdims=True)
+
+
+NAMED = {  # as Hugging Face's configs call them
+    "gelu": lambda x: gelu.function(x, approximate="none"),
+    "gelu_new": gelu.function,
+    "gelu_pytorch_tanh": gelu.function,
+    "relu": relu.function,
+    "sigmoid": sigmoid.function,
+    "silu": silu.function,
+    "swish": silu.function,
+    "tanh": tanh.function,
+}

@@ -6,7 +6,7 @@ Letters: I and O input and output width, V vocabulary, C width. Read before: act
 from __future__ import annotations
 
 import kdsl as kd
-from nn.functional.activations import gelu
+from nn.functional.activations import NAMED
 from nn.functional.function import function
 from nn.functional.random import dropout
 
@@ -19,9 +19,9 @@ def linear(x, w, b=None):
 
 
 @function("... I", "O I", "O")
-def linear_gelu(x, w, b):
-    """gelu(x @ w.T + b) in one kernel."""
-    return gelu.function(x @ w.T + b)
+def linear_activation(x, w, b, *, activation="gelu_new"):
+    """activation(x @ w.T + b) in one kernel; `activation` is a name of activations.NAMED."""
+    return NAMED[activation](x @ w.T + b)
 
 
 @function("... I", "O I", "O", "... O", None, None)

@@ -33,7 +33,10 @@ def test_linear(shape):
     x, w, b = array(*shape), array(13, shape[-1]), array(13)
     compare(F.linear, torch.nn.functional.linear, x, w, b)
     compare(F.linear, torch.nn.functional.linear, x, w)
-    compare(F.linear_gelu, lambda x, w, b: torch.nn.functional.gelu(x @ w.T + b, approximate="tanh"), x, w, b)
+    compare(F.linear_activation, lambda x, w, b: torch.nn.functional.gelu(x @ w.T + b, approximate="tanh"), x, w, b)
+    for name in ("gelu", "relu", "silu"):
+        ours, theirs = F.linear_activation, getattr(torch.nn.functional, name)
+        compare(lambda *a: ours(*a, activation=name), lambda x, w, b: theirs(x @ w.T + b), x, w, b)  # noqa: B023
 
 
 def test_linear_residual_is_the_sum_and_its_dropout_has_one_mask():
