@@ -179,6 +179,7 @@ from kdsl.language.manipulation import (
 from kdsl.language.pieces import concat, diff, pad, sliding_window, split, stack, unstack
 from kdsl.language.reductions import all, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
 from kdsl.language.searching import argmax, argmin, searchsorted
+from kdsl.language.sorting import argsort, sort
 from kdsl.language.types import can_cast, e, finfo, iinfo, inf, isdtype, nan, newaxis, pi, result_type
 from kdsl.runtime.arrays import Array, asarray
 from kdsl.runtime.cpu import compilations
@@ -214,6 +215,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "as_dtype",
     "asarray",
     "asin",
@@ -343,6 +345,7 @@ __all__ = [
     "sin",
     "sinh",
     "sliding_window",
+    "sort",
     "split",
     "sqrt",
     "square",

@@ -84,6 +84,11 @@ class ScatterPlan(Plan):
 
 
 @dataclass(eq=False)
+class SortPlan(Plan):
+    """SORT and ARGSORT of one operand along one axis. It has no letters: nothing is fused with a sort."""
+
+
+@dataclass(eq=False)
 class DotPlan(Plan):
     """Contractions with maps and row folds around and between them; transforms/plan_dots.py fills `frame` with its findings."""
 

@@ -195,6 +195,7 @@ def _scatter_along(c: Context, e: Equation, x: Array, index: Array, updates: Arr
 
 def _argsort(c: Context, e: Equation, x: Array) -> Array:
     axis = e.attributes["axis"]
+    x = x.astype(np.float32) if x.dtype.kind == "V" else x  # NumPy does not know that a bfloat16 NaN is the greatest
     if not e.attributes["descending"]:
         return np.argsort(x, axis, kind="stable")
     backwards = np.argsort(

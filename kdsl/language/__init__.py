@@ -28,6 +28,7 @@ from kdsl.language import (  # each registers its functions
     random,
     reductions,
     searching,
+    sorting,
 )  # fmt: skip
 from kdsl.language.dispatch import FUNCTIONS, Check, Trace, current, set_eager, tracing
 from kdsl.language.manipulation import broadcast_shapes
@@ -53,5 +54,5 @@ PUBLIC = {
 
 __all__ = [
     "FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "arithmetic", "creation", "current", "exponential",
-    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "searching", "set_eager", "tracing",
+    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "searching", "set_eager", "sorting", "tracing",
 ]  # fmt: skip

@@ -168,6 +168,8 @@ _TABLE: dict[Any, Callable[..., Any]] = {
     np.ravel: lambda a: FUNCTIONS["reshape"](a, (-1,)),
     np.pad: _pad,
     np.round: _round,
+    np.sort: lambda a, axis=-1, *, stable=True: FUNCTIONS["sort"](a, axis=axis),
+    np.argsort: lambda a, axis=-1, *, stable=True: FUNCTIONS["argsort"](a, axis=axis),
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: a.ndim,
     np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],

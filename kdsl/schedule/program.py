@@ -8,13 +8,14 @@ Read before: ir/frame.py. Read next: rows.py, dots.py, scatter.py.
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan
+from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan, SortPlan
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, names_in
 from kdsl.ir.tensor import Shape, Value
 from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
 from kdsl.schedule.scatter import schedule_scatter
+from kdsl.schedule.sort import schedule_sort
 from kdsl.target import Target
 
 
@@ -29,6 +30,8 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_dots(plan, buffers.memory, target)
         elif isinstance(plan, ScatterPlan):
             kernels += schedule_scatter(plan, buffers.memory, target)
+        elif isinstance(plan, SortPlan):
+            kernels += schedule_sort(plan, buffers.memory, target)
         else:
             raise TypeError(f"no schedule carries out a {type(plan).__name__}")
     used = dict.fromkeys(b for k in kernels for b in k.buffers)

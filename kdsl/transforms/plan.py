@@ -1,7 +1,7 @@
 """The judge: a plan for these equations in one kernel, or Illegal with the reason.
 
-In:  equations in program order, the values to write.  Out: RowPlan, DotPlan or ScatterPlan.
-Read before: plan_rows.py, plan_dots.py, plan_scatter.py. Read next: group.py.
+In:  equations in program order, the values to write.  Out: RowPlan, DotPlan, ScatterPlan or SortPlan.
+Read before: plan_rows.py, plan_dots.py, plan_scatter.py, plan_sort.py. Read next: group.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.plan_dots import plan_dots
 from kdsl.transforms.plan_rows import plan_rows
 from kdsl.transforms.plan_scatter import SCATTERS, plan_scatter
+from kdsl.transforms.plan_sort import SORTS, plan_sort
 
 
 def plan(
@@ -30,4 +31,6 @@ def plan(
         return found
     if any(e.op in SCATTERS for e in equations):
         return plan_scatter(equations, outputs, name, contiguous)
+    if any(e.op in SORTS for e in equations):
+        return plan_sort(equations, outputs, name)
     return plan_rows(equations, outputs, name, contiguous, hard)

@@ -253,11 +253,10 @@ def test_every_name_of_the_standard_is_there(family):
     assert [n for n in NAMES[family] if not hasattr(place, n)] == []
 
 
-@pytest.mark.waits_for("sorting")
 def test_sorting_functions_are_there():
     """All of the array API's ... sorting ... functions"""
     x = np.array([3.0, np.nan, -0.0, 0.0, 2.0, -np.inf], "f4")
-    equal(run(lambda x: kd.sort(x), x), np.sort(x))
+    equal(run(lambda x: kd.sort(x), x), np.sort(x, kind="stable"))
     equal(run(lambda x: kd.argsort(x, stable=True), x), np.argsort(x, kind="stable"))
     equal(run(lambda x: kd.sort(x, descending=True), x[[0, 2, 4]]), np.array([3, 2, -0.0], "f4"))
 

@@ -122,7 +122,7 @@ bitwise_right_shift bitwise_xor ceil clip copysign cos cosh divide equal exp exp
 greater_equal hypot isfinite isinf isnan less less_equal log log10 log1p log2 logaddexp logical_and
 logical_not logical_or logical_xor maximum minimum multiply negative nextafter not_equal positive pow
 reciprocal remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc max mean min prod std sum
-var all any count_nonzero argmax argmin searchsorted where matmul matrix_transpose tensordot vecdot
+var all any count_nonzero argmax argmin searchsorted sort argsort where matmul matrix_transpose tensordot vecdot
 broadcast_arrays broadcast_to concat expand_dims flip moveaxis permute_dims repeat reshape roll squeeze stack
 tile unstack arange empty empty_like eye full full_like linspace meshgrid ones ones_like tril triu zeros
 zeros_like astype broadcast_shapes can_cast finfo iinfo isdtype result_type take take_along_axis e inf nan
