@@ -1,4 +1,4 @@
-"""Free values: movements, sources, and masks made of them, which every kernel that reads them computes for itself.
+"""Free values: movements, sources, masks made of them and maps of single numbers: every kernel that reads them computes them.
 
 In:  a Function.  Out: which equations are free, what a set of equations repeats, and which values are the same memory.
 A reshape (or an inserted axis) of a value in memory is the same memory under another shape: an *alias*, no equation at all.
@@ -56,7 +56,7 @@ class FreeValues:
         if e.op in ELEMENTWISE and cost_of(e.op) < HEAVY and all(v in self.made and self.made[v] in self.masks for v in e.values):
             self.masks.add(e)
             return True
-        return False
+        return e.op in ELEMENTWISE and all(v.type.count == 1 for v in (e.result, *e.values))  # 1 / t of a 0-d t: once a block
 
     def _index(self) -> None:
         self.source_memo: dict[Equation, frozenset[Equation]] = {}

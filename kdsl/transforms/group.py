@@ -99,7 +99,7 @@ class _Grouper:
             known = max((g.hard for g in parts if g.hard), key=lambda h: len(h.made), default=None)
             try:
                 hard = (known.copy() if known else HardLetters()).add(closed)
-                found = plan(closed, outputs, self.function.name, self.contiguous, self.target, hard), hard
+                found = self.judge(closed, outputs, hard), hard
             except Illegal as reason:
                 found = str(reason), None
             self.memo[key] = found
@@ -144,14 +144,19 @@ class _Grouper:
     def settle(self) -> None:
         """Plan the groups that nothing was merged with."""
         for g in list(self.groups):
-            if g.plan is None:
-                found, g.hard = self.attempt(g.equations)
-                if isinstance(found, str):
-                    self.groups.remove(g)
-                    for e in g.equations:
-                        self.place(e)
-                else:
-                    g.plan, g.time = found, time_of(found)
+            if not self.plan_alone(g):
+                self.groups.remove(g)
+                for e in g.equations:
+                    self.place(e)
+
+    def plan_alone(self, g: Group) -> bool:
+        """Plan a group that nothing was merged with; whether there is a plan."""
+        if g.plan is None:
+            found, g.hard = self.attempt(g.equations)
+            if isinstance(found, str):
+                return False
+            g.plan, g.time = found, time_of(found)
+        return True
 
     def place(self, e: Equation) -> None:
         found, hard = self.attempt([e])
@@ -222,6 +227,9 @@ class _Grouper:
         found, hard = self.attempt(a.equations + b.equations, a, b)
         if not isinstance(found, str):
             time = time_of(found)
+            if time > a.time + b.time:  # what was guessed of them is asked before it decides
+                self.plan_alone(a)
+                self.plan_alone(b)
             if time > a.time + b.time:
                 found = f"one kernel would take {time:.1f} us, two take {a.time + b.time:.1f} us"
         if isinstance(found, str):
@@ -261,9 +269,14 @@ class _Grouper:
             assert p is not None
             pending = [v for v in dict.fromkeys(self.root_values(p.inputs)) if v in finishers]
             if pending:
-                merged = self.with_finishers(p, g, [finishers[v] for v in pending])
+                alone = [v for v, f in finishers.items() if not self.free.readers_of(self.free.made[v])]  # nobody reads them here
+                for more in (alone, []):
+                    taken = [*pending, *(v for v in more if v not in pending)]
+                    merged = self.with_finishers(p, g, [finishers[v] for v in taken])
+                    if merged is not None:
+                        break
                 if merged is not None:
-                    for v in pending:
+                    for v in taken:
                         finishers.pop(v)
                     plans.append(merged)
                     continue
@@ -283,16 +296,16 @@ class _Grouper:
     def with_finishers(self, p: Plan, g: Group, finishers: list[Equation]) -> Plan | None:
         """The only reader of partial sums adds them itself, where that is legal."""
         inside = set(g.equations)
-        for f in finishers:
-            e = self.free.made[f.result]
-            if f.result in self.free.kept_results or not self.free.readers_of(e) <= inside:
-                return None
+        if not all(self.free.readers_of(self.free.made[f.result]) <= inside for f in finishers):
+            return None
+        written = [f.result for f in finishers if f.result in self.free.kept_results]
         closed = [e for e in p.equations]
         names = {f.result for f in finishers}
         if any(v not in names and self.free.root(v) in names for v in p.inputs):
             return None
         try:
-            merged = plan([*finishers, *closed], list(p.outputs), self.function.name, self.contiguous, self.target)
+            equations = [*finishers, *closed]
+            merged = self.judge(equations, [*p.outputs, *written], self.alike(equations, finishers))
         except Illegal:
             return None
         if time_of(merged) > time_of(p) + 2.0 or (isinstance(merged, RowPlan) and merged.partial):
@@ -309,12 +322,20 @@ class _Grouper:
 
     def side_by_side(self, equations: list[Equation]) -> Plan:
         """One kernel for equations of equal shapes that have nothing in common."""
+        return self.judge(equations, [e.result for e in equations], self.alike(equations, equations))
+
+    def alike(self, equations: list[Equation], finishers: list[Equation]) -> HardLetters:
+        """The letters of these equations; finishers of parts of one shape, though they share nothing, walk as one."""
         hard = HardLetters().add(equations)
-        first = equations[0]
-        for e in equations[1:]:
-            for a, b in zip(hard.uses[first, 0], hard.uses[e, 0], strict=True):
+        first: dict[Shape, Equation] = {}
+        for e in finishers:
+            like = first.setdefault(e.values[0].shape, e)
+            for a, b in zip(hard.uses[like, 0], hard.uses[e, 0], strict=True):
                 hard.union.tie(a, b)
-        return plan(equations, [e.result for e in equations], self.function.name, self.contiguous, self.target, hard)
+        return hard
+
+    def judge(self, equations: list[Equation], outputs: list[Value], hard: HardLetters) -> Plan:
+        return plan(equations, outputs, self.function.name, self.contiguous, self.target, hard)
 
     def sorted_groups(self) -> list[Group]:
         out: list[Group] = []

@@ -1,9 +1,10 @@
-"""Slices, windows and concatenations move through maps towards the inputs, where they are index maps of loads.
+"""Slices, windows, concatenations and gathers move through maps towards the inputs, where they are index maps of loads.
 
 In:  a Function in core ops.  Out: a Function in which a view stands before the maps, if all that the maps read is in memory:
 
     slice(exp(x) * y)           ->  exp(slice(x)) * slice(y)            less is computed, and nothing is stored in between
     concat(exp(x), exp(y))      ->  exp(concat(x, y))
+    take_along(x - total, i)    ->  take_along(x, i) - total            total is the same along the axis; i is no longer than it
 A view stops at reductions, contractions, gathers and reshapes; a map that has other readers too is repeated only if it is
 cheap, and the maps behind a contraction stay with it (they are done while its result is in registers).
 Read before: transforms/rewrite.py, transforms/simplify_movement.py.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdsl.ir.ops import ELEMENTWISE, SOURCES, Op
+from kdsl.ir.sizes import Extent, at_least
 from kdsl.ir.tensor import Equation, Function, Operand, Value, users
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import Simplifier
@@ -27,9 +29,12 @@ VIEWS = frozenset(
 )  # of what is in memory: in memory
 
 
+GATHERS = (Op.TAKE, Op.TAKE_ALONG)
+
+
 def push_views(function: Function) -> Function:
     """The program with its views as far up as they go."""
-    if not any(e.op in (Op.SLICE, Op.WINDOW, Op.CONCAT) for e in function.equations):
+    if not any(e.op in (Op.SLICE, Op.WINDOW, Op.CONCAT, *GATHERS) for e in function.equations):
         return function
     b = Pusher(function)
     results = b.replay(function, {p: p for p in function.parameters})
@@ -66,6 +71,8 @@ class Pusher(Simplifier):
             joined = self._joined(operands, attributes)
             if joined is not None:
                 return joined
+        if op in GATHERS and self._gathers(operands[0], operands[1], op, attributes["axis"]):
+            return self._gathered(op, operands[0], operands[1], attributes["axis"])
         return super().emit(op, *operands, name=name, **attributes)
 
     def _may_repeat(self, e: Equation, view: Op) -> bool:
@@ -81,6 +88,38 @@ class Pusher(Simplifier):
             )
             self._near[v] = known
         return known
+
+    def _gathers(self, x: Value, index: Value, op: Op, axis: int) -> bool:
+        """Whether the maps that make x are rather done with what is gathered: not more elements, all of them in memory."""
+        if self.define(x, *ELEMENTWISE) is None or not at_least(x.shape[axis], _gathered_count(x, index, op, axis)):
+            return False
+        if op is Op.TAKE_ALONG and any(n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d != axis):
+            return False
+        leaves = self._leaves(x, axis)
+        return bool(leaves) and all(self._in_memory(v) for v in leaves)
+
+    def _leaves(self, v: Value, axis: int) -> set[Value]:
+        """What the maps that make v start from, but for what does not vary along the axis."""
+        if self._same_along(v, axis):
+            return set()
+        e = self.define(v, *ELEMENTWISE)
+        return {v} if e is None else {leaf for o in e.values for leaf in self._leaves(o, axis)}
+
+    def _same_along(self, v: Value, axis: int) -> bool:
+        e = self.define(v, Op.BROADCAST)
+        return e is not None and axis not in e.attributes["axes"]
+
+    def _gathered(self, op: Op, x: Value, index: Value, axis: int) -> Operand:
+        e = self.define(x, *ELEMENTWISE, Op.BROADCAST)
+        if e is not None and e.op is not Op.BROADCAST:
+            moved = [self._gathered(op, o, index, axis) if isinstance(o, Value) else o for o in e.operands]
+            return self.emit(e.op, *moved, **e.attributes)
+        if e is None or not self._same_along(x, axis):
+            return super().emit(op, x, index, axis=axis)
+        shape = index.shape if op is Op.TAKE_ALONG else (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+        more = 0 if op is Op.TAKE_ALONG else len(index.shape) - 1
+        axes = tuple(d if d < axis else d + more for d in e.attributes["axes"])
+        return self.emit(Op.BROADCAST, e.values[0], shape=shape, axes=axes)
 
     def _joined(self, parts: tuple[Operand, ...], attributes: dict[str, Any]) -> Operand | None:
         """concat(f(x), f(y)) -> f(concat(x, y))"""
@@ -99,3 +138,8 @@ class Pusher(Simplifier):
     def _fits(self, first: Equation, e: Equation) -> bool:
         same = e.op is first.op and e.attributes == first.attributes
         return same and e.result not in self._twins and self._in_memory(e.result)
+
+
+def _gathered_count(x: Value, index: Value, op: Op, axis: int) -> Extent:
+    """How many elements are taken for each element of the other axes."""
+    return index.shape[axis] if op is Op.TAKE_ALONG else index.type.count

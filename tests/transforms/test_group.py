@@ -154,3 +154,46 @@ def test_finishers_of_equal_shapes_share_a_kernel():
     types = kd.f32[512, 100], kd.f32[100], kd.f32[100], kd.f32[512, 100]
     kinds = [k.kind for k in kd.kernel(layer_norm).vjp.explain(*types).kernels]
     assert kinds == ["kernel", "finisher"]
+
+
+def test_a_map_of_finished_sums_adds_their_parts():
+    """Two sums of different kinds, their quotient, a sum that is a result too: one kernel and one finisher."""
+
+    def f(x, m):
+        total, count = kd.sum(kd.where(m, x, 0.0)), kd.sum(m)
+        return total / count, total
+
+    x, m = normal(70_000), rng.random(70_000) < 0.5
+    found = kd.kernel(f).explain(x, m)
+    assert [k.kind for k in found.kernels] == ["kernel", "finisher"] and len(found.kernels[1].writes) == 2
+    kd.kernel(f).verify(x, m)
+
+
+def test_maps_of_single_numbers_are_repeated():
+    """1 / t is computed by every kernel that wants it; nobody stores it."""
+
+    def f(x, t):
+        r = kd.exp(1.0 / t) + t
+        return softmax(x * r), kd.sum(x.T * r, axis=0)
+
+    found = kd.kernel(f).explain(normal(N, D), np.float32(2))
+    assert not found.stored_intermediates
+    kd.kernel(f).verify(normal(N, D), np.float32(2))
+
+
+GATHERS = [
+    lambda x, i: kd.take_along_axis(log_softmax(x), i[:, None], axis=1),
+    lambda x, i: kd.sum(kd.take(softmax(x), i[:9], axis=1), axis=1),
+    lambda x, i: kd.exp(x)[:, i[3]] - kd.sum(x, axis=1),
+    lambda x, i: kd.take_along_axis(kd.exp(x) * kd.max(x, axis=1, keepdims=True), i[:, None], axis=1) + kd.max(x, axis=1, keepdims=True),
+]
+
+
+@pytest.mark.parametrize("function", GATHERS)
+def test_gathers_from_maps_are_gathers_from_their_inputs(function):
+    x, i = normal(N, D), rng.integers(-D, D, N)
+    stored = kd.kernel(function).explain(x, i).stored_intermediates
+    assert all("37, 100" not in s for s in stored), stored
+    kd.kernel(function).verify(x, i)
+    with pytest.raises(kd.OutOfRangeError):
+        kd.kernel(function)(x, np.full_like(i, D))
