@@ -71,8 +71,10 @@ class Pusher(Simplifier):
             joined = self._joined(operands, attributes)
             if joined is not None:
                 return joined
-        if op in GATHERS and self._gathers(operands[0], operands[1], op, attributes["axis"]):
-            return self._gathered(op, operands[0], operands[1], attributes["axis"])
+        if op in GATHERS:
+            x, index = map(self.as_value, operands)
+            if self._gathers(x, index, op, attributes["axis"]):
+                return self._gathered(op, x, index, attributes["axis"])
         return super().emit(op, *operands, name=name, **attributes)
 
     def _may_repeat(self, e: Equation, view: Op) -> bool:

@@ -185,7 +185,7 @@ GATHERS = [
     lambda x, i: kd.take_along_axis(log_softmax(x), i[:, None], axis=1),
     lambda x, i: kd.sum(kd.take(softmax(x), i[:9], axis=1), axis=1),
     lambda x, i: kd.exp(x)[:, i[3]] - kd.sum(x, axis=1),
-    lambda x, i: kd.take_along_axis(kd.exp(x) * kd.max(x, axis=1, keepdims=True), i[:, None], axis=1) + kd.max(x, axis=1, keepdims=True),
+    lambda x, i: kd.take_along_axis(kd.exp(x) * kd.max(x, axis=1, keepdims=True), i[:, None], axis=1) + kd.sum(x),
 ]
 
 
