@@ -1,17 +1,14 @@
-"""Plans -> a Program: buffers for every value that crosses a kernel's border, and one schedule for each kind of plan.
+"""Plans -> a Program for a CPU: buffers for every value that crosses a kernel's border, and one schedule for each kind of plan.
 
 In:  ir.frame.Grouping, a target.  Out: ir.loops.Program, verified by the pipeline.
-Arguments have the strides that the grouping names; results and temporaries are C-contiguous.
-Read before: ir/frame.py. Read next: rows.py, dots.py, scatter.py.
+Read before: ir/frame.py, buffers.py. Read next: rows.py, dots.py, scatter.py.
 """
 
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan, SortPlan
-from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, names_in
-from kdsl.ir.tensor import Shape, Value
+from kdsl.schedule.buffers import Buffers, assembled
 from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
 from kdsl.schedule.scatter import schedule_scatter
@@ -34,68 +31,4 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_sort(plan, buffers.memory, target)
         else:
             raise TypeError(f"no schedule carries out a {type(plan).__name__}")
-    used = dict.fromkeys(b for k in kernels for b in k.buffers)
-    own = set(buffers.all)
-    packed = tuple(b for b in used if b not in own)  # memory that a schedule made for itself
-    kept = tuple(b for b in buffers.all if b.role in ("argument", "result") or b in used) + packed
-    sizes = sorted({n for k in kernels for n in k.sizes} | {n for b in kept for x in (*b.shape, *b.strides) for n in names_in(x)})
-    return ir.Program(grouping.function.name, kept, tuple(kernels), tuple(sizes), tuple(buffers.constants))
-
-
-class Buffers:
-    """The memory of every value: arguments, results, constants; temporaries on demand."""
-
-    def __init__(self, grouping: Grouping) -> None:
-        self.g = grouping
-        self.by_value: dict[Value, ir.Buffer] = {}
-        self.constants: list[object] = []
-        self.names: set[str] = set()
-        self.reshaped: dict[Value, ir.Reshaped] = {}
-        for i, v in enumerate(grouping.function.parameters):
-            self.add(v, "argument", i, tuple(grouping.strides.get(v, row_major(v.shape))))
-        for i, v in enumerate(grouping.results):
-            self.add(v, "result", i)
-        self.arrays = {
-            e.result: e.attributes["array"] for p in grouping.plans for e in p.equations if e.op is Op.CONSTANT
-        }  # fmt: skip
-
-    @property
-    def all(self) -> list[ir.Buffer]:
-        return list(self.by_value.values())
-
-    def add(self, v: Value, role: str, number: int = 0, strides: Shape | None = None) -> ir.Buffer:
-        name = v.name if v.name.isidentifier() else {"argument": "x", "result": "out", "constant": "c"}.get(role, "t")
-        if name in self.names:
-            base, n = name, 1
-            while name in self.names:
-                name, n = f"{base}{n}", n + 1
-        self.names.add(name)
-        buffer = ir.Buffer(name, v.dtype, v.shape, row_major(v.shape) if strides is None else strides, role, number)
-        self.by_value[v] = buffer
-        return buffer
-
-    def memory(self, v: Value) -> ir.Buffer | ir.Reshaped:
-        """Where a value lies."""
-        root = self.g.aliases.get(v)
-        if root is not None:
-            if v not in self.reshaped:
-                memory = self.memory(root)
-                buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-                self.reshaped[v] = ir.Reshaped(buffer, v.shape, row_major(v.shape))
-            return self.reshaped[v]
-        if v not in self.by_value:
-            if v in self.arrays:
-                self.constants.append(self.arrays[v])
-                return self.add(v, "constant", len(self.constants) - 1)
-            return self.add(v, "temporary")
-        return self.by_value[v]
-
-
-def row_major(shape: Shape) -> Shape:
-    """The strides, in elements, of a C-contiguous array."""
-    out: list[Extent] = []
-    n: Extent = 1
-    for extent in reversed(shape):
-        out.append(n)
-        n = n * extent
-    return tuple(reversed(out))
+    return assembled(grouping, buffers, kernels)

@@ -1,17 +1,37 @@
-"""Plans -> a Program for a GPU: the same loop IR as for a CPU, with tiles and blocks for a GPU.
+"""Plans -> a Program for a GPU: as schedule/program.py for a CPU, with schedules of its own.
 
-In:  ir.frame.Grouping, a target of kind "cuda" or "emulator".  Out: ir.loops.Program, verified by the pipeline.
-Read before: schedule/program.py.
+In:  ir.frame.Grouping, a target.  Out: ir.loops.Program: Parallel loops are blocks, tiles have powers of two for extents,
+`Kernel.schedule["warps"]` tells how many warps share them.
+Read before: ir/frame.py, ../buffers.py. Read next: rows.py, dots.py, scatter.py.
 """
 
 from __future__ import annotations
 
-from kdsl.errors import TargetError
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Grouping
+from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan, SortPlan
+from kdsl.schedule.buffers import Buffers, assembled
+from kdsl.schedule.gpu.dots import schedule_gpu_dots
+from kdsl.schedule.gpu.rows import schedule_rows
+from kdsl.schedule.gpu.scatter import schedule_scatter
+from kdsl.schedule.sort import schedule_sort
 from kdsl.target import Target
 
 
 def schedule_gpu(grouping: Grouping, target: Target) -> ir.Program:
-    """The kernels of a grouped program in launch order."""
-    raise TargetError(f"there is no schedule for {target.name} yet")
+    """The kernels of a grouped program in launch order, with the buffers between them."""
+    buffers = Buffers(grouping)
+    kernels: list[ir.Kernel] = []
+    for plan in grouping.plans:
+        if isinstance(plan, RowPlan):
+            kernels += schedule_rows(plan, buffers.memory, target)
+        elif isinstance(plan, DotPlan):
+            found = schedule_gpu_dots(plan, buffers.memory, target)
+            assert found is not None, "a strip was planned for a GPU"
+            kernels += found
+        elif isinstance(plan, ScatterPlan):
+            kernels += schedule_scatter(plan, buffers.memory, target)
+        elif isinstance(plan, SortPlan):
+            kernels += schedule_sort(plan, buffers.memory, target)
+        else:
+            raise TypeError(f"no schedule carries out a {type(plan).__name__}")
+    return assembled(grouping, buffers, kernels)
