@@ -44,6 +44,18 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
+class LineWalk:
+    """One walk of a GPU along the line: the folds and products that it adds up, in order, and the line values that it stores.
+
+    `corrected`: for a sum the maxima of the same walk that its terms were computed with, each with k: when such a maximum
+    grows by d, what is summed so far is multiplied by exp(k * d)."""
+
+    sums: tuple[Equation, ...]
+    corrected: dict[Equation, tuple[tuple[Equation, float], ...]]
+    stores: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class DotFrame:
     """A plain product: `line` is None. A strip: products that make line values come in `products` before those that use them."""
 
@@ -55,3 +67,4 @@ class DotFrame:
     passes: int = 1
     strips: tuple[Value, ...] = ()  # line values that wait near for a later pass
     cut: Cut | None = None
+    walks: tuple[LineWalk, ...] = ()  # strips on a GPU

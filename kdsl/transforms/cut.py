@@ -138,13 +138,13 @@ def _neutral(facts: Facts, predicate: Value, line: Letter, consumers: list[Equat
             if value is not None:
                 there[e.result] = value
         elif on_line:
-            value = _through(e, of)
+            value = through(e, of)
             if value is not None:
                 there[e.result] = value
     return True
 
 
-def _through(e: Equation, of) -> float | None:  # type: ignore[no-untyped-def]
+def through(e: Equation, of) -> float | None:  # type: ignore[no-untyped-def]
     """What an equation gives at a masked position, if that is -inf, inf or 0."""
     x = [of(o) for o in e.operands]
     if e.op in RENAMES or e.op is Op.CAST:

@@ -21,6 +21,7 @@ from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target
 from kdsl.transforms.cut import find_cut
 from kdsl.transforms.dot_facts import Facts, product_of
+from kdsl.transforms.online import online_frame
 
 STRIP_ROWS = 6
 LONG = 1024  # what a named size is taken to be where strips must stay near
@@ -70,9 +71,12 @@ def strip_frame(facts: Facts, target: Target) -> DotFrame:
     when, passes = _passes(facts, consumers, waits)
     _check_shapes(facts, core, line, columns, consumers)
     strips = _strips(facts, line, when, consumers, waits)
-    _check_sizes(facts, target, line, row, products, strips)
     cut = find_cut(facts, row, line, consumers) if row is not None else None
-    return DotFrame(outer, row, tuple(products), line, when, passes, strips, cut)
+    frame = DotFrame(outer, row, tuple(products), line, when, passes, strips, cut)
+    if target.kind != "cpu":
+        return online_frame(facts, frame)
+    _check_sizes(facts, target, line, row, products, strips)
+    return frame
 
 
 def _depending(facts: Facts, roots: set[Value]) -> set[Value]:

@@ -16,6 +16,7 @@ Read before: ir/dot_frame.py, staging.py. Read next: thin.py, chain.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
@@ -25,6 +26,7 @@ from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, ceildiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
+from kdsl.schedule.gpu.chain import schedule_gpu_chain
 from kdsl.schedule.gpu.dot_tiling import Tiling, choose_tiling, guess, is_thin
 from kdsl.schedule.gpu.epilogue import finished
 from kdsl.schedule.gpu.staging import Staged, on_tensor_cores, operand_dtype, stage
@@ -36,12 +38,12 @@ from kdsl.target import Target
 
 
 def schedule_gpu_dots(
-    plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None = None
-) -> list[ir.Kernel] | None:
-    """The kernels of a plan of contractions; None for a plan with a line."""
+    plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Any = None
+) -> list[ir.Kernel]:
+    """The kernels of a plan of contractions, in launch order."""
     frame: DotFrame = plan.frame
     if frame.line is not None:
-        return None
+        return schedule_gpu_chain(plan, memory, target, tiling)
     n = plan.letters.size
     result = flat(plan.letters.values[frame.products[0].equation.result])
     if any(n[x] == 0 for x in result):
@@ -84,7 +86,7 @@ def multiplied(plan: DotPlan, memory: Callable[[Value], Memory]) -> ir.Kernel:
     pair = tuple(values.operand(product.equation, i, place, Known({})) for i in (0, 1))
     known = Known({product.equation.result: ir.Name("product", shape, dtype)})
     body: list[ir.Statement] = [ir.Let("product", whole(ir.Map("mul", pair, dtype), shape))]
-    nest = (*body, *finished(values, plan, memory, place, known))
+    nest = (*body, *finished(values, plan, memory, place, known, plan.outputs))
     for i, x in reversed(list(enumerate(letters))):
         nest = (ir.Parallel(f"o{i}", 0, n[x], tile.get(x, 1), nest),)
     if not letters:
@@ -170,7 +172,7 @@ class _Product:
         """Maps on a finished tile, and the stores of the outputs."""
         place = Place(self.at(ir.axis(0), ir.axis(1)), (self.t.rows, self.t.columns), self.checked())
         known = Known({self.product.equation.result: total})
-        return finished(self.values, self.plan, self.memory, place, known)
+        return finished(self.values, self.plan, self.memory, place, known, self.plan.outputs)
 
     # --- the nest ------------------------------------------------------------------------------------------------------
     def kernels(self) -> list[ir.Kernel]:

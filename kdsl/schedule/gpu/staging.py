@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
@@ -36,12 +37,21 @@ class Staged:
     """`fill` brings the tile of one step; `read` is what the Dot multiplies."""
 
     near: ir.Near
-    fill: ir.Statement
+    fill: ir.Copy | ir.Put
     read: ir.Load
 
     @property
-    def is_copied(self) -> bool:
-        return isinstance(self.fill, ir.Copy)
+    def content(self) -> Any:
+        """What a copy brings, to be compared; a tile that is computed is equal to no other."""
+        if not isinstance(self.fill, ir.Copy):
+            return self.near
+        view = self.fill.view
+        return view.memory, view.index, view.checks, self.fill.shape, self.fill.depth
+
+    def into(self, near: ir.Near) -> Staged:
+        """The same in other near memory of this shape."""
+        read = ir.Load(ir.View(near, self.read.view.index), self.read.shape)
+        return Staged(near, replace(self.fill, near=near), read)
 
 
 def stage(
@@ -65,7 +75,7 @@ def stage(
         plain = operand_tile(values, equation, number, turned, {x: 1 - d for x, d in summed.items()})
         rows, columns = columns, rows
     dtype = operand_dtype(equation, number, plain)
-    near = ir.Near(values.name("near"), dtype, (rows, columns))
+    near = ir.Near(near_name(values, equation, number), dtype, (rows, columns))
     here = (ir.axis(0), ir.axis(1))
     back = (ir.axis(1), ir.axis(0)) if swapped else here
     read = ir.Load(ir.View(near, back), place.shape)
@@ -89,6 +99,13 @@ def operand_tile(
             inside = ir.Map("lt", (ir.Index(d, along, dt.i64), end), dt.bool_)
             tile = ir.Map("where", (inside, tile, constant(0, tile.dtype)), tile.dtype)
     return tile
+
+
+def near_name(values: Values, equation: Equation, number: int) -> str:
+    """A name for an operand's near memory that tells the operand's."""
+    operand = equation.operands[number]
+    name = operand.name if isinstance(operand, Value) and operand.name.isidentifier() else "tile"
+    return values.name(f"near_{name}")
 
 
 def operand_dtype(equation: Equation, number: int, tile: ir.Tile) -> DType:

@@ -133,7 +133,7 @@ class _Thin:
         body: list[ir.Statement] = [ir.Let("total", total)]
         place = self.place(ir.axis(1 - self.axis), (total.shape[0], total.shape[1]), {}, set())
         known = Known({self.product.equation.result: ir.Name("total", total.shape, total.dtype)})
-        return (*body, *finished(self.values, self.plan, self.memory, place, known))
+        return (*body, *finished(self.values, self.plan, self.memory, place, known, self.plan.outputs))
 
 
 def _power(n: int) -> int:

@@ -29,7 +29,6 @@ def program(builder, parameters, results, tiling=None, strides=None):
         v: ir.Buffer(f"out{i}", v.dtype, v.shape, row_major(v.shape), "result", i) for i, v in enumerate(results)
     }
     kernels = schedule_gpu_dots(plan, memory.__getitem__, TARGET, tiling)
-    assert kernels is not None
     buffers = dict.fromkeys([*memory.values(), *(b for k in kernels for b in k.buffers)])
     sizes = dict.fromkeys(s for k in kernels for s in k.sizes)
     out = ir.Program("p", tuple(buffers), tuple(kernels), tuple(sizes))

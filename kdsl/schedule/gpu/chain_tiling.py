@@ -1,0 +1,33 @@
+"""Which tiles a chain has on a GPU.
+
+In:  how wide the products behind the line are, how many tiles of the line wait in registers, dtype.  Out: a ChainTiling.
+
+Four warps hold 16 rows each, so that a fold along the line stays within a warp. A thread of 64 rows by n columns holds n / 2
+registers of a tile; what is carried and what is computed must fit beside what the products read.
+Read before: ir/dot_frame.py. Read next: chain_operands.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REGISTERS = 184  # of a thread's 255 that tiles may take
+
+
+@dataclass(frozen=True)
+class ChainTiling:
+    """What the tuner may vary."""
+
+    rows: int = 64
+    line: int = 64
+    warps: tuple[int, int] = (4, 1)
+    depth: int = 2  # tiles of what is walked over in near memory
+
+
+def choose_chain_tiling(carried: int, tiles: int, bytes_: int) -> ChainTiling:
+    """`carried` columns wait along the line, `tiles` tiles of it are computed at once."""
+    each = max(1, bytes_ // 4)
+    line = 64
+    while line > 16 and (carried + tiles * line) * each // 2 > REGISTERS:
+        line //= 2
+    return ChainTiling(64, line)
