@@ -54,5 +54,6 @@ PUBLIC = {
 
 __all__ = [
     "FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "arithmetic", "creation", "current", "exponential",
-    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "searching", "set_eager", "sorting", "tracing",
+    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "searching", "set_eager", "sorting",
+    "tracing",
 ]  # fmt: skip

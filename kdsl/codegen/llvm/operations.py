@@ -3,7 +3,7 @@
 In:  an op's name, its operands as Values, the dtypes.  Out: a Value. Everything is written through Writer, so equal
 instructions are shared. `contract` (a*b+c may be fused) is the one freedom that arithmetic gets: NaN, infinity and the sign
 of zero survive. Contract section 5's rules for integers hold: see integers.py.
-Read before: writer.py. Read next: integers.py, exponentials.py, trigonometry.py, casts.py.
+Read before: writer.py. Read next: integers.py, exponentials.py, trigonometry.py, remainders.py, casts.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from kdsl.codegen.llvm.casts import bitcast, cast, round_to
 from kdsl.codegen.llvm.functions import FUNCTIONS
 from kdsl.codegen.llvm.integers import INTEGERS, philox
+from kdsl.codegen.llvm.remainders import floor_div, modulo
 from kdsl.codegen.llvm.writer import Value, Writer
 from kdsl.dtypes import DType
 
@@ -79,37 +80,6 @@ def next_after(w: Writer, x: list[Value]) -> Value:
 
 def fma(w: Writer, x: list[Value]) -> Value:
     return w.fma(*x)
-
-
-def floor_div(w: Writer, x: list[Value]) -> Value:
-    """floor of the exact quotient, as Python has it."""
-    a, b = w.level(x)
-    remainder = w.binary("frem", a, b)
-    quotient = w.binary("fdiv", w.binary("fsub", a, remainder), b)
-    differs = w.binary(
-        "xor",
-        w.compare("fcmp olt", remainder, w.literal(0.0, a.type)),
-        w.compare("fcmp olt", b, w.literal(0.0, a.type)),
-    )
-    below = w.binary("and", differs, w.compare("fcmp one", remainder, w.literal(0.0, a.type)))
-    quotient = w.select(below, w.binary("fsub", quotient, w.literal(1.0, a.type)), quotient)
-    rounded = w.intrinsic("floor", (quotient,))
-    half = w.compare("fcmp ogt", w.binary("fsub", quotient, rounded), w.literal(0.5, a.type))
-    rounded = w.select(half, w.binary("fadd", rounded, w.literal(1.0, a.type)), rounded)
-    zero = w.compare("fcmp oeq", quotient, w.literal(0.0, a.type))
-    signed_zero = w.intrinsic("copysign", (w.splat(w.literal(0.0, a.type), a.width), w.binary("fdiv", a, b)))
-    rounded = w.select(zero, signed_zero, rounded)
-    return w.select(w.compare("fcmp oeq", b, w.literal(0.0, a.type)), w.binary("fdiv", a, b), rounded)
-
-
-def modulo(w: Writer, x: list[Value]) -> Value:
-    """The remainder with the divisor's sign, exact."""
-    a, b = w.level(x)
-    r = w.binary("frem", a, b)
-    zero = w.literal(0.0, a.type)
-    differs = w.binary("xor", w.compare("fcmp olt", r, zero), w.compare("fcmp olt", b, zero))
-    moved = w.select(w.binary("and", w.compare("fcmp one", r, zero), differs), w.binary("fadd", r, b), r)
-    return w.select(w.compare("fcmp oeq", r, zero), w.intrinsic("copysign", (r, b)), moved)
 
 
 FLOATING: dict[str, Rule] = {
