@@ -30,8 +30,6 @@ FOLDS = frozenset({Op.SUM, Op.PROD, Op.MAX, Op.MIN, Op.ANY, Op.ALL})
 
 def strip_frame(facts: Facts, target: Target) -> DotFrame:
     """The walk of a kernel with several products, or with a product and folds."""
-    if target.kind != "cpu":
-        raise Illegal("no schedule for GPUs keeps strips near")
     folded = {e.result for e in facts.equations if e.op in REDUCTIONS}
     waits = _depending(facts, folded | {e.result for e in facts.dots})
     producers = [e for e in facts.dots if not any(v in waits for v in e.values)]

@@ -25,9 +25,7 @@ def schedule_gpu(grouping: Grouping, target: Target) -> ir.Program:
         if isinstance(plan, RowPlan):
             kernels += schedule_rows(plan, buffers.memory, target)
         elif isinstance(plan, DotPlan):
-            found = schedule_gpu_dots(plan, buffers.memory, target)
-            assert found is not None, "a strip was planned for a GPU"
-            kernels += found
+            kernels += schedule_gpu_dots(plan, buffers.memory, target)
         elif isinstance(plan, ScatterPlan):
             kernels += schedule_scatter(plan, buffers.memory, target)
         elif isinstance(plan, SortPlan):
