@@ -178,6 +178,7 @@ from kdsl.language.manipulation import (
 )  # fmt: skip
 from kdsl.language.pieces import concat, diff, pad, sliding_window, split, stack, unstack
 from kdsl.language.reductions import all, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
+from kdsl.language.scans import associative_scan, cumulative_max, cumulative_prod, cumulative_sum, scan
 from kdsl.language.searching import argmax, argmin, searchsorted
 from kdsl.language.sorting import argsort, sort
 from kdsl.language.types import can_cast, e, finfo, iinfo, inf, isdtype, nan, newaxis, pi, result_type
@@ -220,6 +221,7 @@ __all__ = [
     "asarray",
     "asin",
     "asinh",
+    "associative_scan",
     "astype",
     "atan",
     "atan2",
@@ -245,6 +247,9 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "cumulative_max",
+    "cumulative_prod",
+    "cumulative_sum",
     "diff",
     "divide",
     "doctor",
@@ -337,6 +342,7 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
+    "scan",
     "scatter_add",
     "searchsorted",
     "sigmoid",

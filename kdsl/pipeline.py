@@ -25,7 +25,6 @@ from kdsl.ir.frame_printer import show_frames, show_grouping
 from kdsl.ir.loop_printer import show_loops
 from kdsl.ir.loop_verify import verify_loops
 from kdsl.ir.loops import Program
-from kdsl.ir.ops import Op
 from kdsl.ir.printer import show
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Function
@@ -159,8 +158,10 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
 
 
 def _has_rules(function: Function) -> bool:
-    calls = [e.attributes for e in function.equations if e.op is Op.CALL]
-    return any(a["rule"] is not None or _has_rules(a["function"]) for a in calls)
+    return any(
+        e.attributes.get("rule") is not None or any(_has_rules(f) for f in e.attributes.values() if isinstance(f, Function))
+        for e in function.equations
+    )
 
 
 _programs: dict[str, tuple[kept.Kept, Library]] = {}

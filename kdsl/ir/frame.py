@@ -83,6 +83,41 @@ class ScatterPlan(Plan):
     scatter: Equation | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What goes from step to step, as values of a ScanPlan's `inner`: before a step (a BARRIER of its start), after it."""
+
+    before: Value
+    after: Value
+
+
+@dataclass(eq=False)
+class ScanPlan(Plan):
+    """One scan with the maps that feed it. `inner` is its step written out between the equations around it: a slice is a
+    TAKE at a named place.
+
+    Parallel over `outer` and tiles of `lane`; `rows` is the letter of a tile's other axis, which is whole in it. With
+    `lane` None the tile is one element.
+    """
+
+    inner: tuple[Equation, ...] = ()
+    length: Extent = 0
+    every: int = 1
+    backward: bool = False  # steps are counted down
+    turned: bool = False  # step number j stands at position length - 1 - j
+    carries: tuple[Carried, ...] = ()
+    replayed: tuple[Carried, ...] = ()
+    ys: dict[Value, tuple[Value, int]] = field(default_factory=dict)  # a result: what each step gives, the axis of its stack
+    last: dict[Value, int] = field(default_factory=dict)  # a result: the number of the carry that it is at the end
+    kept: dict[Value, int] = field(default_factory=dict)  # a result: the number of the carry whose checkpoints it holds
+    outer: tuple[Letter, ...] = ()
+    lane: Letter | None = None
+    rows: Letter | None = None
+    width: int = 1
+    partial: dict[Equation, Value] = field(default_factory=dict)  # sums over loops that run side by side: the parts
+    block_count: int = 1
+
+
 @dataclass(eq=False)
 class SortPlan(Plan):
     """SORT and ARGSORT of one operand along one axis. It has no letters: nothing is fused with a sort."""

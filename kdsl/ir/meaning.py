@@ -9,8 +9,8 @@ Read before: ir/ops.py, ir/numbers.py. Read next: transforms/simplify.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from kdsl.errors import OutOfRangeError
 from kdsl.ir import numbers
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
+from kdsl.ir.scans import Scan
 from kdsl.ir.sizes import Extent, Size, size
 from kdsl.ir.sizes import evaluate as value_of
 from kdsl.ir.tensor import Equation, Function, Literal, Value
@@ -34,6 +35,7 @@ class Context:
 
     sizes: Mapping[str, int]
     exact: bool
+    scans: dict[Any, Any] = field(default_factory=dict)  # all results of a scan, for the equations that name one each
 
     def working(self, dtype: DType) -> np.dtype:
         """The NumPy type in which values of `dtype` are held."""
@@ -209,6 +211,47 @@ def _call(c: Context, e: Equation, *x: Array) -> Array:
     return _run(c, function, dict(zip(function.parameters, x, strict=True)))[e.attributes["index"]]
 
 
+def _scan(c: Context, e: Equation, *x: Array) -> Array:
+    step, replay = e.attributes["step"], e.attributes["replay"]
+    key = step, replay, tuple(map(id, x))
+    if key not in c.scans:
+        c.scans[key] = _scanned(c, Scan(e), x), x  # x stays alive: its ids are part of the key
+    return c.scans[key][0][e.attributes["index"]]
+
+
+def _scanned(c: Context, s: Scan, x: Sequence[Array]) -> list[Array]:
+    """All results of a scan, one step after the other."""
+
+    def call(f: Function, *given: Array) -> tuple[Array, ...]:
+        return _run(c, f, dict(zip(f.parameters, given, strict=True)))
+
+    carry, kept, xs, closures = (tuple(x[part]) for part in s.parts)
+    length = value_of(s.length, c.sizes)
+    order = range(length)[::-1] if s.reverse else range(length)
+    at = [tuple(np.take(v, t, axis) for v, axis in zip(xs, s.axes, strict=True)) for t in range(length)]
+    before: dict[int, tuple[Array, ...]] = dict.fromkeys(order, ())
+    if s.replay is not None:
+        state: tuple[Array, ...] = ()
+        for number, t in enumerate(reversed(order)):
+            state = tuple(v[number // s.every] for v in kept) if number % s.every == 0 else state
+            before[t] = state
+            state = call(s.replay, *state, *at[t], *closures)
+    ys: list[Any] = [()] * length
+    checkpoints = []
+    for number, t in enumerate(order):
+        if number % s.every == 0:
+            checkpoints.append(carry)
+        out = call(s.step, *carry, *before[t], *at[t], *closures)
+        carry, ys[t] = out[: s.carries], out[s.carries :]
+
+    def stacked(rows: Sequence[Any], i: int, v: Value, axis: int) -> Array:
+        empty = np.zeros((*c.ints(v.shape[:axis]), 0, *c.ints(v.shape[axis:])), c.working(v.dtype))
+        return np.stack([row[i] for row in rows], axis) if rows else empty
+
+    stacks = [stacked(ys, i, v, s.out_axes[i]) for i, v in enumerate(s.step.results[s.carries :])]
+    return [*carry, *stacks, *(stacked(checkpoints, i, v, 0) for i, v in enumerate(s.step.results[: s.carries]))]
+
+
 MEANING: dict[Op, Meaning] = {
     Op.NEG: _plain(np.negative),
     Op.ABS: _plain(np.abs),
@@ -301,6 +344,7 @@ MEANING: dict[Op, Meaning] = {
     Op.ARGSORT: _argsort,
     Op.SEARCHSORTED: lambda c, e, x, y: np.asarray(np.searchsorted(x, y, e.attributes["side"])),
     Op.CALL: _call,
+    Op.SCAN: _scan,
     Op.BARRIER: _plain(np.asarray),
 }
 

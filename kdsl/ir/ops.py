@@ -111,6 +111,7 @@ class Op(Enum):
     SEARCHSORTED = "searchsorted"  # x1 (1-d sorted), x2; side -> i64
     # --- structure -----------------------------------------------------------------------------------------------------
     CALL = "call"  # function (a Function), rule (the user's vjp rule or None), index: result number `index` of the call
+    SCAN = "scan"  # a step along an axis, from carry to carry: result number `index` of it; ir/scans.py has the attributes
     BARRIER = "barrier"  # identity that no pass looks through: holds a value where the residuals of a pullback are cut
 
     def __repr__(self) -> str:

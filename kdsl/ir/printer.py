@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from kdsl.dtypes import DType
-from kdsl.ir.ops import Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value
 
 
@@ -36,8 +35,9 @@ def _collect(function: Function, into: dict[Function, None]) -> None:
     if function not in into:
         into[function] = None
         for e in function.equations:
-            if e.op is Op.CALL:
-                _collect(e.attributes["function"], into)
+            for called in e.attributes.values():
+                if isinstance(called, Function):
+                    _collect(called, into)
 
 
 def _show_one(function: Function, names: dict[Function, str]) -> str:

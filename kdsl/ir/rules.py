@@ -14,6 +14,7 @@ from typing import Any
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
 from kdsl.ir.ops import COMPARISONS, ELEMENTWISE, REDUCTIONS, TO_BOOL, Op
+from kdsl.ir.scans import scan_result
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Literal, Location, Operand, Shape, TensorType, Value
 
@@ -122,6 +123,7 @@ RULES: dict[Op, Rule] = {
     Op.ARGSORT: lambda x, a: TensorType(dt.i64, _value(x[0]).shape),
     Op.SEARCHSORTED: lambda x, a: TensorType(dt.i64, _value(x[1]).shape),
     Op.CALL: lambda x, a: a["function"].results[a["index"]].type,
+    Op.SCAN: lambda x, a: scan_result(a),
     Op.BARRIER: _like,
 }
 

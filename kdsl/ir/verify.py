@@ -14,6 +14,7 @@ import kdsl.dtypes as dt
 from kdsl.ir.ops import BINARY, ELEMENTWISE, REDUCTIONS, UNARY, Op
 from kdsl.ir.printer import show_equation
 from kdsl.ir.rules import result_type
+from kdsl.ir.scans import scan_mistake
 from kdsl.ir.tensor import Equation, Function, TensorType, Value
 
 
@@ -50,8 +51,8 @@ def _require(holds: bool, problem: str, function: Function, e: Equation | None =
         line = ""
         if e is not None:
             labels = {v: repr(v) for v in (*e.values, e.result)}
-            called = e.attributes.get("function")
-            line = "\n  " + show_equation(e, labels, {called: called.name} if called else {})
+            called = {f: f.name for f in e.attributes.values() if isinstance(f, Function)}
+            line = "\n  " + show_equation(e, labels, called)
         raise MalformedProgram(f"{function.name}: {problem}{line}")
 
 
@@ -83,6 +84,10 @@ def _check(function: Function, e: Equation) -> None:
         )
         require(e.op not in (Op.ARGMAX, Op.ARGMIN) or len(axes) == 1, "takes one axis")
         require(e.op not in NO_FLOATING or e.operand_dtype is dt.bool_, "takes bool")
+    if e.op is Op.SCAN:
+        for called in (e.attributes["step"], e.attributes["replay"]):
+            if called is not None:
+                verify(called)
     if e.op in STRUCTURE:
         require(STRUCTURE[e.op](e, e.attributes), "attributes do not fit the operands")
     try:
@@ -154,5 +159,6 @@ STRUCTURE = {
     Op.SCATTER_ALONG: _take_along,
     Op.RANDOM_BITS: lambda e, a: e.values[0].dtype is dt.u32 and e.values[0].shape == (2,),
     Op.CALL: lambda e, a: tuple(v.type for v in e.values) == tuple(p.type for p in a["function"].parameters),
+    Op.SCAN: lambda e, a: scan_mistake(e) is None,
     Op.SEARCHSORTED: lambda e, a: a["side"] in ("left", "right") and len(e.values[0].shape) == 1,
 }

@@ -7,7 +7,7 @@ In:  tensors, weak Python numbers, sizes.  Out: equations of the tensor IR, appe
     tracer.py          the tensor inside a kernel: operators, methods, Python's and NumPy's protocols
     operands.py        weak numbers, common dtypes, common shapes, axes
     logic.py  arithmetic.py  exponential.py  reductions.py  searching.py
-    manipulation.py  pieces.py  creation.py  linalg.py  indexing.py  random.py
+    manipulation.py  pieces.py  creation.py  linalg.py  indexing.py  random.py  scans.py
     types.py           questions about dtypes
     numpy_names.py     np.exp(x) means kd.exp(x)
 
@@ -27,6 +27,7 @@ from kdsl.language import (  # each registers its functions
     pieces,
     random,
     reductions,
+    scans,
     searching,
     sorting,
 )  # fmt: skip
@@ -54,6 +55,6 @@ PUBLIC = {
 
 __all__ = [
     "FUNCTIONS", "PUBLIC", "Check", "NamedSize", "Trace", "Tracer", "arithmetic", "creation", "current", "exponential",
-    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "searching", "set_eager", "sorting",
-    "tracing",
+    "indexing", "linalg", "logic", "manipulation", "pieces", "random", "reductions", "scans", "searching", "set_eager",
+    "sorting", "tracing",
 ]  # fmt: skip

@@ -1,16 +1,17 @@
 """Plans -> a Program for a CPU: buffers for every value that crosses a kernel's border, and one schedule for each kind of plan.
 
 In:  ir.frame.Grouping, a target.  Out: ir.loops.Program, verified by the pipeline.
-Read before: ir/frame.py, buffers.py. Read next: rows.py, dots.py, scatter.py.
+Read before: ir/frame.py, buffers.py. Read next: rows.py, dots.py, scan.py, scatter.py.
 """
 
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan, SortPlan
+from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScanPlan, ScatterPlan, SortPlan
 from kdsl.schedule.buffers import Buffers, assembled
 from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
+from kdsl.schedule.scan import schedule_scan
 from kdsl.schedule.scatter import schedule_scatter
 from kdsl.schedule.sort import schedule_sort
 from kdsl.target import Target
@@ -25,6 +26,8 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_rows(plan, buffers.memory, target)
         elif isinstance(plan, DotPlan):
             kernels += schedule_dots(plan, buffers.memory, target)
+        elif isinstance(plan, ScanPlan):
+            kernels += schedule_scan(plan, buffers.memory, target)
         elif isinstance(plan, ScatterPlan):
             kernels += schedule_scatter(plan, buffers.memory, target)
         elif isinstance(plan, SortPlan):

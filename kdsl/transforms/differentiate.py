@@ -25,7 +25,7 @@ from kdsl.transforms.rewrite import Simplifier
 from kdsl.transforms.shift import without_influence
 
 DERIVATIVES: dict[Op, Derivative] = {**ELEMENTWISE_DERIVATIVES, **STRUCTURE_DERIVATIVES}
-APART = frozenset({Op.WHERE, Op.CALL})  # what this file does itself
+APART = frozenset({Op.WHERE, Op.CALL, Op.SCAN})  # what this file does itself
 assert set(DERIVATIVES) | APART == set(Op)
 
 

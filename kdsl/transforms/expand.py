@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import kdsl.transforms.simplify  # noqa: F401  (registers the rules)
 from kdsl.dtypes import DType, f32, i32, i64
@@ -28,6 +29,7 @@ from kdsl.ir.ops import CORE, Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value, users
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import Simplifier
+from kdsl.transforms.simplify_scans import simplified
 from kdsl.transforms.views import push_views
 
 STEPS = {  # a step of the f32's bits; the least value; below which magnitude it is the step; the largest value
@@ -54,6 +56,19 @@ def written_out(function: Function) -> Function:
     return prune(Function(function.name, function.parameters, tuple(b.equations), made, function.location))
 
 
+def expanded_step(step: Function | None) -> Function | None:
+    """The step of a scan in core ops; the same for all equations of the scan."""
+    if step is None:
+        return None
+    if step not in _expanded:
+        _expanded[step] = written_out(step)
+        simplified.add(_expanded[step])
+    return _expanded[step]
+
+
+_expanded: WeakKeyDictionary[Function, Function] = WeakKeyDictionary()
+
+
 def _replay(b: Simplifier, function: Function, environment: dict[Value, Operand]) -> list[Operand]:
     readers = users(function)
     uses = {v: len(equations) + (v in function.results) for v, equations in readers.items()}
@@ -68,6 +83,9 @@ def _replay(b: Simplifier, function: Function, environment: dict[Value, Operand]
             if key not in calls:
                 calls[key] = _replay(b, callee, dict(zip(callee.parameters, x, strict=True)))
             environment[e.result] = calls[key][e.attributes["index"]]
+        elif e.op is Op.SCAN:
+            steps = {k: expanded_step(e.attributes[k]) for k in ("step", "replay")}
+            environment[e.result] = b.emit(e.op, *x, name=e.result.name, **{**e.attributes, **steps})
         elif e.op in (Op.STOP_GRADIENT, Op.BARRIER):
             environment[e.result] = x[0]
         elif e.op is Op.SIGMOID and uses.get(e.result) == 1:

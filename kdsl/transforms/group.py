@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal, RowPlan
+from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal, RowPlan, ScanPlan
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
+from kdsl.ir.scans import Scan
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, modelled_time, time_of, work_of
@@ -25,7 +26,7 @@ from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
 
 FINISHER_ELEMENTS = 1024  # with so little work beside its sums a kernel still is a finisher
-PLANNED_AT_ONCE = (Op.DOT, Op.SCATTER_ADD, Op.SCATTER_ALONG)  # their plans may be refused by what feeds them
+PLANNED_AT_ONCE = (Op.DOT, Op.SCAN, Op.SCATTER_ADD, Op.SCATTER_ALONG)  # their plans may be refused by what feeds them
 SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
 
 
@@ -112,7 +113,7 @@ class _Grouper:
     def grow(self) -> None:
         for members in self.chains():
             if members[-1].op in PLANNED_AT_ONCE:
-                self.place(members[-1])
+                self.place(*members)
             else:
                 g = self.new(None, members)
                 self.merge_around(g, [*self.producers(g), *self.siblings(g)])
@@ -124,8 +125,13 @@ class _Grouper:
     def chains(self) -> list[list[Equation]]:
         """Maps with the only reader of each, which may be a fold: they share a kernel whatever else happens."""
         chain: dict[Equation, list[Equation]] = {}
+        scans: dict[tuple, Equation] = {}
         for e in self.function.equations:
             if self.free.is_free(e):
+                continue
+            if e.op is Op.SCAN:  # the equations of one scan stand where the first does
+                first = scans.setdefault(Scan(e).key, e)
+                chain.setdefault(first, []).append(e)
                 continue
             chain[e] = [e]
             if e.op not in ELEMENTWISE and e.op not in REDUCTIONS:
@@ -158,8 +164,9 @@ class _Grouper:
             g.plan, g.time = found, time_of(found)
         return True
 
-    def place(self, e: Equation) -> None:
-        found, hard = self.attempt([e])
+    def place(self, *members: Equation) -> None:
+        e, members_list = members[-1], list(members)
+        found, hard = self.attempt(members_list)
         while isinstance(found, str):
             stored = self.free.store_operands(e)
             if not stored:
@@ -169,8 +176,8 @@ class _Grouper:
             self.memo.clear()
             for q in stored:
                 self.place(q)
-            found, hard = self.attempt([e])
-        g = self.new(found, [e], hard)
+            found, hard = self.attempt(members_list)
+        g = self.new(found, members_list, hard)
         self.merge_around(g, [*self.producers(g), *self.siblings(g)])
 
     def new(self, p: Plan | None, equations: list[Equation], hard: HardLetters | None = None) -> Group:
@@ -282,7 +289,7 @@ class _Grouper:
                     continue
                 plans += self.finishing([finishers.pop(v) for v in pending])
             plans.append(p)
-            if isinstance(p, RowPlan) and p.block_count and p.partial:
+            if isinstance(p, (RowPlan, ScanPlan)) and p.block_count and p.partial:
                 for e, part in p.partial.items():
                     finishers[e.result] = Equation(e.result, e.op, (part,), {"axes": (0,)}, e.location)
         plans += self.finishing(list(finishers.values()))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from kdsl.ir.frame import Illegal, Letters
-from kdsl.ir.ops import REDUCTIONS
+from kdsl.ir.ops import REDUCTIONS, Op
 from kdsl.ir.tensor import Equation, Value
 from kdsl.transforms.joined_letters import joined_letters
 from kdsl.transforms.ties import MOVING, Nodes, tie, tied_axes
@@ -54,6 +54,8 @@ class HardLetters:
         for use in self.readers.pop(e.result, ()):
             for a, b in zip(self.uses.pop(use), result, strict=True):
                 self.union.tie(a, b)
+        if e.op is Op.SCAN:  # plan_scan.py writes its step out
+            return
         operands: list[Nodes] = []
         for i, o in enumerate(e.operands):
             if not isinstance(o, Value):

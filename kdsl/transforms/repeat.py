@@ -58,7 +58,8 @@ def repeat_sources(function: Function) -> Function:
         return again(v)
 
     for e in function.equations:
-        if e.result in made and e.result not in kept:
+        own_row = e.op is Op.SCAN  # the equations of one scan share their operands; scan_steps.py copies them
+        if own_row or (e.result in made and e.result not in kept):
             out.append(e)
             continue
         operands: list[Operand] = [copy(o) if isinstance(o, Value) and o in made else o for o in e.operands]

@@ -261,7 +261,6 @@ def test_sorting_functions_are_there():
     equal(run(lambda x: kd.sort(x, descending=True), x[[0, 2, 4]]), np.array([3, 2, -0.0], "f4"))
 
 
-@pytest.mark.waits_for("scans")
 @pytest.mark.parametrize("name", ["cumulative_sum", "cumulative_prod"])
 def test_cumulative_functions(name):
     """All of the array API's ... cumulative ... functions"""
@@ -272,7 +271,6 @@ def test_cumulative_functions(name):
             assert_close(run(lambda x: getattr(kd, name)(x, axis=axis), x), numpys(x, axis=axis), operations=1009)
 
 
-@pytest.mark.waits_for("scans")
 def test_cumulative_max():
     """Beyond the standard: ... `cumulative_max`"""
     x = np.array([1.0, 3.0, 2.0, np.nan, 9.0], "f4")

@@ -1,0 +1,231 @@
+"""Plans of scans: the judge of every merge that holds one.
+
+In:  the equations of one kernel, a scan and maps that feed it, the values to write.  Out: a ScanPlan, or Illegal.
+    lanes      the carry stays in registers: a tile of some letter along the vectors and at most one more letter, which the
+               step may fold. All other letters run side by side. What a step gives may be folded over letters that run side
+               by side if nothing else in the step waits for it: parts, which a finisher adds.
+    resident   anything else (products with matrices, carries that are shifted): values lie in near memory, whole
+Read before: scan_steps.py, letters.py. Read next: schedule/scan.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kdsl.ir.frame import Illegal, Letter, Letters, ScanPlan, flat
+from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, SOURCES, Op
+from kdsl.ir.scans import Scan
+from kdsl.ir.sizes import Extent, ceildiv
+from kdsl.ir.tensor import Equation, TensorType, Value
+from kdsl.target import Target
+from kdsl.transforms.cost import bytes_of, cost_of, estimate
+from kdsl.transforms.joined_letters import dropped
+from kdsl.transforms.letters import HardLetters, letters_of
+from kdsl.transforms.scan_steps import Written, write_steps
+from kdsl.transforms.ties import MOVING
+
+MOST_ROWS = 64  # elements of the letter that a tile has whole
+REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
+FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
+
+
+def plan_scan(
+    equations: Sequence[Equation],
+    outputs: Sequence[Value],
+    name: str,
+    contiguous: Callable[[Value], bool],
+    target: Target,
+) -> ScanPlan:
+    """The plan of a scan, or Illegal."""
+    results = {e.result for e in equations if e.op is Op.SCAN}
+    if not set(outputs) <= results:
+        raise Illegal("a value beside a scan")
+    for e in equations:
+        if e.op is not Op.SCAN and (e.op not in FEEDING or any(v in results for v in e.values)):
+            raise Illegal(f"{e.op.value} before or after the steps of a scan")
+    first = Scan(next(e for e in equations if e.op is Op.SCAN))
+    # steps are counted from 0 in the direction of the states: with a replay this scan itself counts down
+    turned = first.replay is not None and not first.reverse
+    s, written = write_steps(equations, outputs, turned)
+    plan = _plan_lanes(written, contiguous, target)
+    plan.name, plan.equations, plan.outputs = name, tuple(equations), tuple(outputs)
+    plan.length, plan.every, plan.turned = s.length, s.every, turned
+    plan.backward = s.reverse if s.replay is None else True
+    _count(plan)
+    return plan
+
+
+# --- lanes ----------------------------------------------------------------------------------------------------------------
+@dataclass(eq=False)
+class _Loops:
+    """The letters of a written-out scan and what each step folds."""
+
+    written: Written
+    letters: Letters
+    made: dict[Value, Equation]
+    folds: dict[Equation, frozenset[Letter]]
+    sums: dict[Value, Equation] = field(default_factory=dict)  # what a step gives as a fold that nothing else reads
+
+    def of(self, v: Value) -> set[Letter]:
+        return set(flat(self.letters.values[v]))
+
+
+def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], target: Target) -> ScanPlan:
+    loops = _letters(w, contiguous)
+    side_by_side = _side_by_side(loops)
+    used = {x for c in (*w.carries, *w.replayed) for x in loops.of(c.before)}
+    used |= {x for e in w.inner[w.around :] for x in loops.of(e.result)} | {x for d in loops.folds.values() for x in d}
+    others = used - side_by_side
+    size = loops.letters.size
+    if len(others) > 1:
+        raise Illegal(f"a step folds over {len(others)} axes: its carry does not stay in registers")
+    rows = next(iter(others), None)
+    if rows is not None and (not isinstance(size[rows], int) or size[rows] > MOST_ROWS):  # type: ignore[operator]
+        raise Illegal(f"a step folds over {size[rows]} elements: its carry does not stay in registers")
+    order = [x for x in _order(loops) if x in side_by_side]
+    lane = _lane(loops, order, rows)
+    inputs = tuple(v for v in dict.fromkeys(e.operands[i] for e, i in loops.letters.uses) if isinstance(v, Value))
+    plan = ScanPlan("", (), inputs, (), loops.letters)
+    plan.inner, plan.carries, plan.replayed = tuple(w.inner), tuple(w.carries), tuple(w.replayed)
+    plan.ys, plan.last, plan.kept = w.ys, w.last, w.kept
+    if lane == rows:
+        rows = None
+    plan.outer, plan.lane, plan.rows = tuple(x for x in order if x != lane), lane, rows
+    plan.width = _width(plan, side_by_side, target)
+    _parts(plan, loops, side_by_side)
+    return plan
+
+
+def _letters(w: Written, contiguous: Callable[[Value], bool]) -> _Loops:
+    hard = HardLetters().add(w.inner)
+    for c in (*w.carries, *w.replayed):
+        for a, b in zip(hard.made[c.before], hard.made[c.after], strict=True):
+            hard.union.tie(a, b)
+    letters = letters_of(w.inner, contiguous, hard)
+    made = {e.result: e for e in w.inner}
+    varying = {c.before for c in (*w.carries, *w.replayed)}
+    for e in w.inner:
+        if any(v in varying for v in e.values):
+            if e.op in MOVING:
+                raise Illegal(f"{e.op.value} of a carry")
+            varying.add(e.result)
+    folds = {e: dropped(e, letters) for e in w.inner if e.op in REDUCTIONS}
+    if any(d and e.op in (Op.ARGMAX, Op.ARGMIN) for e, d in folds.items()):
+        raise Illegal("the place of a maximum in a step")
+    loops = _Loops(w, letters, made, folds)
+    readers: dict[Value, int] = {}
+    for e in w.inner:
+        for v in e.values:
+            readers[v] = readers.get(v, 0) + 1
+    for y, _ in w.ys.values():
+        e = made[made[y].values[0]] if made[y].values[0] in made else made[y]
+        if e.op is Op.SUM and readers[e.result] == 1:
+            loops.sums[y] = e
+    return loops
+
+
+def _side_by_side(loops: _Loops) -> set[Letter]:
+    """The letters that every result has, and that nothing in a step waits for."""
+    w, found = loops.written, None
+    final = set(loops.sums.values())
+    stored = [w.carries[i].after for i in (*w.last.values(), *w.kept.values())]
+    stored += [y for y, _ in w.ys.values() if y not in loops.sums]
+    for v in stored:
+        found = loops.of(v) if found is None else found & loops.of(v)
+    for y, e in loops.sums.items():
+        mine = loops.of(y) | loops.folds[e]
+        found = mine if found is None else found & mine
+    assert found is not None, "a scan without results"
+    for e, d in loops.folds.items():
+        if e not in final:
+            found -= d
+    return found
+
+
+def _order(loops: _Loops) -> list[Letter]:
+    """The letters as they stand in the values with most of them."""
+    out: list[Letter] = []
+    for t in sorted(loops.letters.values.values(), key=lambda t: -len(flat(t))):
+        row = flat(t)
+        for i, x in enumerate(row):
+            if x not in out:
+                out.insert(next((out.index(y) for y in row[i + 1 :] if y in out), len(out)), x)
+    return out
+
+
+def _lane(loops: _Loops, order: list[Letter], rows: Letter | None) -> Letter | None:
+    """The letter along the vectors: contiguous in most of what is read and written, if it is long enough."""
+    letters, size = loops.letters, loops.letters.size
+    votes: dict[Letter, int] = dict.fromkeys([*order, *([] if rows is None else [rows])], 0)
+    for (e, i), axes in letters.uses.items():
+        last = flat(axes)[-1:]
+        if last and last[0] in votes:
+            votes[last[0]] += bytes_of(e.operands[i].type)  # type: ignore[union-attr]
+    for result, (y, _) in loops.written.ys.items():
+        last = flat(letters.values[y])[-1:]
+        if last and last[0] in votes:
+            votes[last[0]] += bytes_of(result.type)
+    if not votes:
+        return None
+
+    def worth(x: Letter) -> tuple[bool, int, int]:
+        n = estimate(size[x])
+        return n >= 4, votes[x], n
+
+    return max(votes, key=worth)
+
+
+def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target) -> int:
+    """Elements of a tile along the vectors."""
+    if plan.lane is None:
+        return 1
+    n = plan.letters.size[plan.lane]
+    if plan.lane not in side_by_side:
+        assert isinstance(n, int)
+        return n
+    vector = target.lanes(4)
+    rows = 1 if plan.rows is None else plan.letters.size[plan.rows]
+    assert isinstance(rows, int)
+    vectors = max(1, REGISTERS // max(1, rows * max(1, len(plan.carries))))
+    width = vector * vectors
+    while width > vector and isinstance(n, int) and n % width:
+        width //= 2
+    return min(width, max(1, n)) if isinstance(n, int) else width
+
+
+def _parts(plan: ScanPlan, loops: _Loops, side_by_side: set[Letter]) -> None:
+    """Where the sums over loops that run side by side lie in parts."""
+    size = plan.letters.size
+    for result, (y, axis) in list(plan.ys.items()):
+        e = loops.sums.get(y)
+        over = loops.folds[e] & side_by_side if e is not None else frozenset()
+        if e is None or not over:
+            continue
+        if loops.folds[e] - side_by_side:
+            raise Illegal("a sum over loops that run side by side and over others")
+        count: Extent = 1
+        for x in (*plan.outer, plan.lane):
+            if x in over:
+                count = count * (ceildiv(size[x], plan.width) if x == plan.lane else size[x])
+        part = Value(TensorType(e.result.dtype.compute, (count, *result.shape)), "parts")
+        plan.partial[Equation(result, Op.SUM, (y,), {"axes": e.attributes["axes"]}, e.location)] = part
+        plan.ys[result] = y, axis
+
+
+# --- numbers for explain() -----------------------------------------------------------------------------------------------------
+def _count(plan: ScanPlan) -> None:
+    parts = {e.result: v for e, v in plan.partial.items()}
+    moved: Extent = 0
+    for v in (*plan.inputs, *(parts.get(v, v) for v in plan.outputs)):
+        moved = moved + v.type.count * v.dtype.bytes
+    each: Extent = 0
+    for e in plan.inner:
+        count = e.values[0].type.count if e.op in REDUCTIONS else e.result.type.count
+        each = each + count * (1 if cost_of(e.op) else 0)
+    plan.bytes, plan.operations = moved, each * plan.length
+    plan.work = float(sum(cost_of(e.op) * estimate(e.result.type.count) for e in plan.inner) * estimate(plan.length))
+    plan.parallel = 1
+    for x in (*plan.outer, *([] if plan.lane is None else [plan.lane])):
+        n = estimate(plan.letters.size[x])
+        plan.parallel *= max(1, n // plan.width if x == plan.lane else n)

@@ -1,0 +1,105 @@
+"""kd.scan, kd.associative_scan and the cumulative functions: what they mean, for all dtypes and shapes, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+import kdsl.dtypes as dt
+from tests.tolerance import assert_close
+
+RNG = np.random.default_rng(0)
+
+
+def check(f, *args, operations=100):
+    """The compiled kernel gives what its NumPy meaning gives."""
+    k = kd.kernel(f)
+    got, want = k(*args), k.reference(*args)
+    got, want = (x if isinstance(x, tuple) else (x,) for x in (got, want))
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == w.dtype
+        assert_close(g, w, operations=operations, scale=max(1.0, float(np.max(np.abs(w), initial=0))))
+    return got
+
+
+@pytest.mark.parametrize("d", dt.ALL, ids=str)
+@pytest.mark.parametrize("name", ["cumulative_sum", "cumulative_prod", "cumulative_max"])
+def test_cumulative_functions_of_all_dtypes(name, d):
+    x = (RNG.uniform(-2, 3, (3, 17))).astype(d.numpy)
+    for axis, initial in ((0, False), (1, True)):
+        check(lambda x: getattr(kd, name)(x, axis=axis, include_initial=initial), x)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (0, 3), (3, 0), (1, 1), (2, 9, 5), (33,)])
+def test_cumulative_sums_are_numpys(shape):
+    x = RNG.integers(-9, 9, shape)
+    for axis in range(len(shape)):
+        np.testing.assert_array_equal(kd.kernel(lambda x: kd.cumulative_sum(x, axis=axis))(x), np.cumsum(x, axis))
+
+
+def test_flipping_reverses_without_a_copy():
+    x = RNG.standard_normal((5, 31)).astype("f4")
+
+    @kd.kernel
+    def f(x):
+        return kd.flip(kd.cumulative_sum(kd.flip(x, axis=1), axis=1), axis=1)
+
+    assert_close(f(x), np.cumsum(x[:, ::-1], 1)[:, ::-1], operations=31, scale=9)
+
+
+def test_outside_a_kernel():
+    np.testing.assert_array_equal(kd.cumulative_sum(np.arange(5)), np.cumsum(np.arange(5)))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 31, 33])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_xs_and_ys_along_any_axis(length, reverse):
+    x = RNG.standard_normal((2, length, 5)).astype("f4")[:, ::-1]
+    check(lambda x: kd.scan(lambda c, v: (c * 0.5 + v, v - c), kd.ones((2, 5)), x, axis=1, reverse=reverse), x)
+
+
+def test_named_sizes():
+    @kd.kernel
+    def f(x: kd.f32["L", "D"]):
+        return kd.scan(lambda c, v: (c * 0.5 + v, v - c), kd.zeros(x.shape[1]), x)
+
+    for shape in [(0, 3), (1, 1), (7, 8), (5, 37)]:
+        x = RNG.standard_normal(shape).astype("f4")
+        for g, w in zip(f(x), f.reference(x), strict=True):
+            assert_close(g, w, operations=10, scale=4)
+
+
+def selective_scan(x, dt, a, b, c, d):
+    def step(h, now):
+        x, dt, b, c = now
+        h = kd.exp(dt[:, :, None] * a) * h + (dt * x)[:, :, None] * b[:, None, :]
+        return h, kd.sum(h * c[:, None, :], axis=-1) + d * x
+
+    return kd.scan(step, kd.zeros((x.shape[0], *a.shape)), (x, dt, b, c), axis=1)
+
+
+@pytest.mark.parametrize(("batch", "length", "width", "states"), [(2, 5, 3, 4), (1, 17, 24, 16), (3, 1, 1, 1), (2, 3, 9, 2)])
+def test_selective_scan_is_one_kernel_that_stores_no_states(batch, length, width, states):
+    def normal(*shape):
+        return RNG.standard_normal(shape).astype("f4")
+
+    x, dt, b, c = normal(batch, length, width), normal(batch, length, width), *(normal(batch, length, states) for _ in "bc")
+    args = x, np.abs(dt), -np.abs(normal(width, states)), b, c, normal(width)
+    check(selective_scan, *args)
+    found = kd.kernel(selective_scan).explain(*args)
+    assert len(found.kernels) == 1 and not found.stored_intermediates
+
+
+def test_what_a_scan_refuses():
+    x = np.ones((3, 2), "f4")
+    with pytest.raises(kd.ArgumentError, match=r"a step returns \(carry, y\)"):
+        kd.kernel(lambda x: kd.scan(lambda c, v: c + v, kd.zeros(2), x))(x)
+    with pytest.raises(kd.ShapeError, match="cannot scan"):
+        kd.kernel(lambda x: kd.scan(lambda c, v: (c, None), 0.0, (x, x.T)))(x)
+    with pytest.raises(kd.ShapeError, match="carry changes its type"):
+        kd.kernel(lambda x: kd.scan(lambda c, v: (c + v, None), 0.0, x))(x)
+    with pytest.raises(kd.ArgumentError, match="structure"):
+        kd.kernel(lambda x: kd.scan(lambda c, v: ((c, c), None), 0.0, x))(x)
+    with pytest.raises(kd.ArgumentError, match="needs an axis"):
+        kd.kernel(lambda x: kd.cumulative_sum(x))(x)
