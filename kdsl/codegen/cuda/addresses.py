@@ -1,86 +1,108 @@
-"""Index expressions and views as text of a kernel's source.
+"""Index expressions and views as text of a kernel's source, and how wide the accesses of a view may be.
 
-A view of a buffer with any number of axes becomes rows and columns behind an offset: the axes that the tile's two axes walk
-along (columns next to each other in memory), every other index in the offset.
-In:  views of the loop IR.  Out: source text.  Read before: macros_memory.py. Read next: emit.py.
+In:  views of the loop IR.  Out: source text such as `by4(at(x, i, edge(axis1 + c)))`.
+An index that is a size plus whole multiples of tile axes is written as it is; any other becomes a tile of indices.
+Read before: macros_memory.py. Read next: expressions.py.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from kdsl.codegen.cuda.choose_layouts import Unsupported
 from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
 from kdsl.ir.sizes import Extent, Size, names_in, split, substitute
 
-
-def show(e: Extent) -> str:
-    """An index expression in the source's own words."""
-    return str(e).replace("min(", "smaller(").replace("max(", "larger(").replace(".", "_")
+AXES = tuple(f"#{k}" for k in range(8))
+Rename = Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class Place:
-    """A view as the macros take it."""
-
-    array: str
-    view: str
-    row: str
-    column: str
-    vector: int
-
-
-def place(view: ir.View, shape: ir.TileShape, steps: dict[str, int]) -> Place:
-    """Where a tile of this shape lies in a buffer; `steps` are the tiles of the loops around it."""
-    memory = view.memory
-    assert not isinstance(memory, ir.Near)
-    if memory.dtype.name not in BYTES:
-        raise Unsupported(f"{memory.name} is {memory.dtype.name}; CUDA kernels take f32 and bf16 so far")
-    along: dict[int, int] = {}  # tile axis -> memory axis
-    start: list[Extent] = []
-    for d, e in enumerate(view.index):
-        try:
-            factors, rest = split(e, {"#0", "#1"})
-        except ValueError as error:
-            raise Unsupported(f"the index {e} of {memory.name}: {error}") from error
-        if len(factors) > 1 or any(f != 1 for f in factors.values()):
-            raise Unsupported(f"the index {e} of {memory.name} is no plain walk along one axis")
-        along.update((int(name[1:]), d) for name in factors)
-        start.append(rest)
-    spare = [d for d, check in enumerate(view.checks) if check and d not in along.values()]
-    free = 0 if 0 not in along and shape[0] == 1 else 1 if 1 not in along and shape[1] == 1 else None
-    if spare and (len(spare) > 1 or free is None):
-        raise Unsupported(f"{memory.name}: {len(spare)} checked axes beside the tile's")
-    if spare and free is not None:
-        along[free] = spare[0]
-    one, zero = (1, 0)  # an axis that the tile does not walk along
-    rows, row, stride = (
-        (memory.shape[d], start[d], memory.strides[d]) if (d := along.get(0, -1)) >= 0 else (one, zero, one)
-    )
-    columns, column = (memory.shape[d], start[d]) if (d := along.get(1, -1)) >= 0 else (one, zero)
-    if 1 in along and memory.strides[along[1]] != 1 and shape[1] > 1:
-        raise Unsupported(
-            f"the columns of a tile of {memory.name} are {memory.strides[along[1]]} elements apart"
-        )
-    offset: Extent = 0
-    for d, e in enumerate(start):
-        if d not in along.values():
-            offset = offset + e * memory.strides[d]
-    widest = 16 // BYTES[memory.dtype.name]
-    apart = 0 if rows == 1 else stride
-    vector = (
-        1
-        if shape[1] == 1
-        else math.gcd(widest, *(_factor(e, steps) for e in (apart, offset, columns, column)))
-    )
-    array = f"{memory.dtype.name.upper()}_BY_{vector}"
-    text = f"view({array}, {memory.name}, {show(offset)}, {show(rows)}, {show(columns)}, {show(stride)})"
-    return Place(array, text, show(row), show(column), vector)
+def show(e: Extent, name: Rename) -> str:
+    """An index expression in the source's own words; `name` says what a name is called there."""
+    if isinstance(e, int):
+        return str(e)
+    out = ""
+    for monomial, factor in sorted(e.terms.items(), key=lambda item: (not item[0], repr(item[0]))):
+        atoms = [_atom(a, name) for a in monomial]
+        words = ([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + atoms
+        text = "*".join(words)
+        out += (" - " if factor < 0 else " + ") + text if out else (f"0 - {text}" if factor < 0 else text)
+    return out
 
 
-def _factor(e: Extent, steps: dict[str, int]) -> int:
+def _atom(a: tuple, name: Rename) -> str:
+    if a[0] == "name":
+        return f"axis{a[1][1:]}" if a[1].startswith("#") else name(a[1])
+    x, y = (show(part, name) for part in a[1:])
+    if a[0] in ("min", "max"):
+        return f"{'smaller' if a[0] == 'min' else 'larger'}({x}, {y})"
+    return f"({_group(x)} {a[0]} {_group(y)})"
+
+
+def _group(text: str) -> str:
+    return f"({text})" if " " in text or "*" in text else text
+
+
+def walk(e: Extent) -> tuple[dict[int, int], Extent] | None:
+    """An index as whole multiples of tile axes and the rest; None where it is no such sum."""
+    try:
+        factors, rest = split(e, set(AXES))
+    except ValueError:
+        return None
+    if any(not isinstance(f, int) for f in factors.values()):
+        return None
+    return {int(n[1:]): f for n, f in factors.items() if isinstance(f, int)}, rest
+
+
+def stays_above_zero(e: Extent, natural: Callable[[str], bool]) -> bool:
+    """Whether an index is never negative, for all its names that are `natural`."""
+    if isinstance(e, int):
+        return e >= 0
+    return all(f >= 0 and all(_natural(a, natural) for a in m) for m, f in e.terms.items())
+
+
+def _natural(a: tuple, natural: Callable[[str], bool]) -> bool:
+    if a[0] == "name":
+        return a[1].startswith("#") or natural(a[1])
+    return all(stays_above_zero(x, natural) for x in a[1:])
+
+
+def run_length(
+    memory: ir.Memory, strides: tuple[Extent, ...], view: ir.View, shape: ir.TileShape, steps: Mapping[str, int]
+) -> int:
+    """How many neighbours of a tile one access may take: a power of two, 16 bytes at most.
+
+    They must lie side by side along one axis of the tile, begin at a multiple of their number, and be inside or outside
+    together. `steps` are the tiles of the loops around."""
+    walks = [walk(e) for e in view.index]
+    if any(w is None for w in walks):
+        return 1
+    along: dict[int, list[int]] = {}  # tile axis -> memory axes
+    for d, w in enumerate(walks):
+        for k in w[0] if w else ():
+            along.setdefault(k, []).append(d)
+    axis = next(
+        (k for k in reversed(range(len(shape))) if shape[k] > 1 and len(along.get(k, ())) == 1
+         and walks[along[k][0]][0] == {k: 1} and strides[along[k][0]] == 1),  # type: ignore[index]
+        None,
+    )  # fmt: skip
+    if axis is None:
+        return 1
+    own = along[axis][0]
+    most = math.gcd(16 // BYTES[memory.dtype.name], shape[axis])
+    for d, (w, stride) in enumerate(zip(walks, strides)):
+        assert w is not None
+        factors, rest = w
+        most = math.gcd(most, factor(rest * stride, steps))
+        if d != own:
+            most = math.gcd(most, *(factor(f * stride, steps) for k, f in factors.items() if shape[k] > 1))
+    if view.checks[own]:
+        most = math.gcd(most, factor(memory.shape[own], steps), factor(walks[own][1], steps))  # type: ignore[index]
+    return most
+
+
+def factor(e: Extent, steps: Mapping[str, int]) -> int:
     """A number that divides the expression whatever its names are."""
     scaled = substitute(e, {n: Size({(("name", n),): steps[n]}) for n in names_in(e) if n in steps})
     return math.gcd(*scaled.terms.values()) if isinstance(scaled, Size) else scaled

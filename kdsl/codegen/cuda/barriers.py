@@ -24,6 +24,7 @@ Event = tuple[Path, "list[Access] | None", int]
 class Loop:
     statements: tuple[Item, ...]
     depth: int
+    once: bool = False  # an `if`: its statements run once or not at all
 
 
 Item = Union["list[Access]", Loop]

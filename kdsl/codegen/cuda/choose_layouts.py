@@ -1,19 +1,24 @@
-"""Which layout each tile of a kernel has: the layout pass of the first version.
+"""Which layout each tile of a kernel has, and what tiles are called in its source.
 
-A kernel has one whole layout for each tile shape: the accumulator's where the kernel has a Dot, else blocked rows. A row or
-column of a shape has that shape's layout with the other axis dropped, so that folds and broadcasts need no conversion.
+Every shape has a layout of its own: of what a Dot adds up the accumulator's, parts of it for rows and columns; any other
+shape is blocked, with the same threads along each axis in the whole kernel, so that rows and columns of different tiles lie in
+the same threads and folds and broadcasts need no conversion. Where they still differ, expressions.py goes through near memory.
 Warps come from the kernel's schedule ("warps": (down, across)).
-In:  a kernel of the loop IR.  Out: Layouts, which names tiles and writes their definitions.
-Read before: layout.py, ir/loops.py. Read next: emit.py.
+In:  a kernel of the loop IR.  Out: Layouts. Read before: layout.py, ir/loops.py. Read next: expressions.py.
 """
 
 from __future__ import annotations
 
+import math
+
+from kdsl.codegen.cuda.layout import Layout, accumulator, blocked, operand_a
+from kdsl.codegen.cuda.names import Names
+from kdsl.codegen.cuda.records import BYTES, HALVES
 from kdsl.ir import loops as ir
 
 
 class Unsupported(NotImplementedError):
-    """What the CUDA emitter does not write yet."""
+    """What the CUDA emitter does not write: the planner or a schedule should have done otherwise."""
 
 
 def all_tiles(kernel: ir.Kernel) -> list[ir.Tile]:
@@ -29,50 +34,90 @@ def all_tiles(kernel: ir.Kernel) -> list[ir.Tile]:
 
 
 class Layouts:
-    def __init__(self, kernel: ir.Kernel) -> None:
+    def __init__(self, kernel: ir.Kernel, names: Names) -> None:
+        self.names = names
         self.warps: tuple[int, int] = kernel.schedule.get("warps", (4, 1))
         self.threads = 32 * self.warps[0] * self.warps[1]
         tiles = all_tiles(kernel)
-        self.has_dot = any(isinstance(t, ir.Dot) for t in tiles)
-        if self.has_dot:
-            self.whole = {t.shape for t in tiles if isinstance(t, ir.Dot)}
+        shapes = {tuple(t.shape) for t in tiles} | {tuple(s.shape) for s in ir.walk(kernel.body) if isinstance(s, ir.Copy)}
+        lets = {s.name: s.tile for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
+        dots = [t for t in tiles if isinstance(t, ir.Dot) and on_tensor_cores(t, lets)]
+        self.dots = sorted({tuple(t.shape) for t in dots})
+        self.left = {t.a.name for t in dots if isinstance(t.a, ir.Name)}  # Lets that are left operands of tensor cores
+        main = max(shapes or {()}, key=lambda s: (math.prod(s), len(s), s))
+        vector = 16 // max(2, min((BYTES[b.dtype.name] for b in kernel.buffers if b.shape), default=4))
+        self.vector = max(1, min(vector, math.prod(main) // self.threads))
+        self.along = self._threads_along(main)
+        self.texts: dict[Layout, str] = {}
+        self.definitions: dict[tuple[str, ir.TileShape, Layout], tuple[str, str]] = {}
+
+    def _threads_along(self, shape: ir.TileShape) -> tuple[int, ...]:
+        """Threads along each axis: across the last one a warp's row, then down the rows; what is left goes across again."""
+        if not shape:
+            return (self.threads,)
+        *rows, columns = shape
+        most = max(1, columns // self.vector)
+        across = min(most, 32 * self.warps[1])
+        if math.prod(rows) < self.threads // across:
+            across = min(most, self.threads // math.prod(rows)) if math.prod(rows) <= self.threads else across
+        left, out = self.threads // across, []
+        for extent in reversed(rows):
+            here = min(left, extent)
+            out.insert(0, here)
+            left //= here
+        return (*out, across) if left == 1 else (left, *out, across)
+
+    def of(self, shape: ir.TileShape) -> Layout:
+        """The layout that a tile of this shape has by default."""
+        if any(n & (n - 1) for n in shape):
+            raise Unsupported(f"a tile of shape {shape}: extents of CUDA tiles are powers of two")
+        for whole in self.dots:
+            if len(shape) == 2 and all(a in (1, b) for a, b in zip(shape, whole)):
+                layout, text = accumulator(*whole, self.warps), f"accumulator({whole[0]}, {whole[1]}, {self.warps})"
+                if shape != whole:
+                    layout, text = layout.part(shape), f"{text}.part({shape})"
+                break
         else:
-            shapes = {t.shape for t in tiles if len(t.shape) == 2}
-            high = {s for s in shapes if s[0] > 1 and s[1] > 1}
-            self.whole = high or {s for s in shapes if s[1] > 1}
-        self.definitions: dict[str, str] = {}
+            layout = blocked(shape, self.along, self.vector)
+            text = f"blocked({shape}, {self.along}, {self.vector})"
+        self.texts.setdefault(layout, text)
+        return layout
 
-    def tile(self, shape: ir.TileShape, dtype: str = "f32") -> str:
-        """The name of the tile type of this shape."""
-        if len(shape) != 2 or any(n & (n - 1) for n in shape):
-            raise Unsupported(f"a tile of shape {shape}: CUDA tiles have two axes, powers of two")
-        name = f"{dtype.upper()}_{shape[0]}x{shape[1]}"
-        if name not in self.definitions:
-            self.definitions[name] = self._definition(shape, dtype)
-        return name
+    def operand(self, shape: ir.TileShape) -> Layout:
+        """The left operand of a dot on tensor cores."""
+        layout = operand_a(shape[0], shape[1], self.warps)
+        self.texts.setdefault(layout, f"operand_a({shape[0]}, {shape[1]}, {self.warps})")
+        return layout
 
-    def operand(self, shape: ir.TileShape) -> str:
-        """The name of the left operand of a dot with this shape."""
-        name = f"LEFT_{shape[0]}x{shape[1]}"
-        self.definitions[name] = f'Tile("bf16", {shape}, operand_a({shape[0]}, {shape[1]}, {self.warps}))'
-        return name
+    def part(self, layout: Layout, shape: ir.TileShape) -> Layout:
+        """What the threads hold of a tile that broadcasts to one of this layout."""
+        out = layout.part(shape)
+        self.texts.setdefault(out, f"{self.texts[layout]}.part({shape})")
+        return out
 
-    def _definition(self, shape: ir.TileShape, dtype: str) -> str:
-        if shape in self.whole:
-            return f'Tile("{dtype}", {shape}, {self._layout(shape)})'
-        rows, columns = shape
-        candidates = {self._layout(s) for s in self.whole}
-        for s in sorted(self.whole):
-            if columns == 1 and rows == s[0] and s[1] > 1:
-                return self.tile(s, dtype) + ".drop(1)"
-            if rows == 1 and columns == s[1] and s[0] > 1:
-                return self.tile(s, dtype) + ".drop(0)"
-        if shape == (1, 1) and len(candidates) == 1:
-            (s,) = self.whole
-            return self.tile(s, dtype) + (".drop(1)" if s[0] == 1 else ".drop(0).drop(1)")
-        raise Unsupported(f"a tile of shape {shape} is no part of {sorted(self.whole)}")
+    def permuted(self, layout: Layout, axes: tuple[int, ...]) -> Layout:
+        out = layout.permute(axes)
+        self.texts.setdefault(out, f"{self.texts[layout]}.permute({axes})")
+        return out
 
-    def _layout(self, shape: ir.TileShape) -> str:
-        if self.has_dot:
-            return f"accumulator({shape[0]}, {shape[1]}, {self.warps})"
-        return f"blocked({shape[0]}, {shape[1]}, {self.warps[0] * self.warps[1]}, {min(4, shape[1])})"
+    def tile(self, dtype: str, shape: ir.TileShape, layout: Layout) -> str:
+        """The name of the tile type."""
+        key = dtype, tuple(shape), layout
+        if key not in self.definitions:
+            word = "LEFT" if dtype in HALVES else dtype.upper()
+            name = self.names.of(f"tile {len(self.definitions)}", "_".join([word, "x".join(map(str, shape))]).rstrip("_"))
+            self.definitions[key] = name, f'Tile("{dtype}", {tuple(shape)}, {self.texts[layout]})'
+        return self.definitions[key][0]
+
+
+def on_tensor_cores(t: ir.Dot, lets: dict[str, ir.Tile]) -> bool:
+    """Whether a product's operands are bf16: in near memory, or rounded."""
+
+    def half(x: ir.Tile) -> bool:
+        if isinstance(x, ir.Name):
+            x = lets.get(x.name, x)
+        if isinstance(x, ir.Load) and isinstance(x.view.memory, ir.Near):
+            return x.view.memory.dtype.name == "bf16"
+        return isinstance(x, ir.Map) and x.op == "round_bf16"
+
+    return half(t.a) and half(t.b)

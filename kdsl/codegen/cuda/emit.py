@@ -1,229 +1,376 @@
 """Scheduled loop IR to numba.cuda source: one macro call or operator for each statement, barriers derived.
 
-In:  a Program whose tiles have sizes for a GPU (powers of two) and whose kernels' schedules say how many warps they have.
-Out: Emitter(kernel): its source, near memory and threads.
-What the first version does not write is refused with an Unsupported that says what; numbers are 32-bit inside a kernel.
-A Copy of depth d in a Stream runs d - 1 tiles ahead: the first ones are started before the loop.
-Read before: choose_layouts.py, addresses.py, barriers.py. Read next: seam.py.
+In:  a kernel whose tiles have sizes for a GPU (powers of two) and whose schedule says how many warps it has.
+Out: Emitter(kernel): its source, near memory and threads. One block runs one iteration of all Parallel loops.
+A Copy of depth d in a Stream runs d - 1 tiles ahead: the first ones are started before the loop. The user's line stands above
+the statements that it became.
+Read before: choose_layouts.py, expressions.py, barriers.py. Read next: kernels.py.
 """
 
 from __future__ import annotations
 
+import linecache
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from kdsl.codegen.cuda.addresses import place, show
-from kdsl.codegen.cuda.barriers import Access, Item, Loop, Path, place_barriers
+from kdsl.codegen.cuda.addresses import factor, stays_above_zero
+from kdsl.codegen.cuda.barriers import Item, Loop, Path, place_barriers
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
-from kdsl.codegen.cuda.expressions import Expressions
+from kdsl.codegen.cuda.expressions import Expressions, Line, Ring
+from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
-from kdsl.ir.sizes import Extent, ceildiv, size, substitute
-
-
-@dataclass
-class Line:
-    """Lines of source that stand together, and what they do to near memory."""
-
-    text: list[str]
-    accesses: list[Access] = field(default_factory=list)
+from kdsl.ir.sizes import Extent, ceildiv, names_in, size, substitute
+from kdsl.ir.tensor import Location
 
 
 @dataclass
 class Block:
-    """A while loop."""
+    """What stands under a `while` or an `if`."""
 
     head: str
     body: list[Line | Block]
-    depth: int
+    depth: int = 1
+    once: bool = False
 
 
 class Emitter:
     def __init__(self, kernel: ir.Kernel) -> None:
-        self.kernel, self.layouts = kernel, Layouts(kernel)
+        self.kernel, self.names = kernel, Names()
         self.grid = ir.grid(kernel)
-        if len(self.grid) > 3:
-            raise Unsupported(f"{kernel.name} has {len(self.grid)} parallel loops; a grid has three axes")
-        self.rings: dict[ir.Near, int] = {}  # near memory and its depth
-        for s in ir.walk(kernel.body):
-            if isinstance(s, ir.Near):
-                self.rings[s] = 1
-            elif isinstance(s, ir.Copy):
-                self.rings[s.near] = max(self.rings[s.near], s.depth)
-        written = {s.view.memory.name for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
-        self.steps = {
-            s.index: s.tile for s in ir.walk(kernel.body) if isinstance(s, (ir.Parallel, ir.Stream))
-        }
-        self.tiles = Expressions(self.layouts, self.steps, written, all_tiles(kernel))
-        self.near_bytes = sum(
-            d * math.prod(map(int, r.shape)) * r.dtype.bytes for r, d in self.rings.items()
-        )
+        for b in kernel.buffers:
+            self.names.of("parameter", b.name)
+        for s in kernel.sizes:
+            self.names.of("size", s)
+        self.name = self.names.of("kernel", kernel.name)
+        self.layouts = Layouts(kernel, self.names)
+        written = {_root(s.view.memory) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
+        self.tiles = Expressions(self.layouts, self.names, written, _indexing(kernel))
+        self.tiles.natural |= set(kernel.sizes)
+        self.near_bytes = 0
+        self._rings()
+        self.near: list[str] = []
+        self.location: Location | None = None
+        self.text = self._source()
+
+    @property
+    def threads(self) -> int:
+        return self.layouts.threads
 
     def alignment(self, buffer: ir.Buffer) -> int:
         """What a buffer's address must be a multiple of."""
-        return 16
+        return max(self.tiles.alignments.get(buffer.name, 1), buffer.dtype.bytes)
 
     def source(self) -> str:
-        loop_body: tuple[ir.Statement, ...] = self.grid[-1].body if self.grid else self.kernel.body
-        if any(not isinstance(s, ir.Parallel) for s in self.kernel.body):
-            raise Unsupported(f"{self.kernel.name} has statements above its parallel loops")
+        return self.text
+
+    # --- the kernel -----------------------------------------------------------------------------------------------------------
+    def _source(self) -> str:
+        above = [s for s in self.kernel.body if not isinstance(s, ir.Parallel)]
+        if self.grid and not all(isinstance(s, ir.Let) for s in above):
+            raise Unsupported(f"{self.kernel.name} has statements beside its parallel loops")
         body: list[Line | Block] = []
-        for i, p in enumerate(self.grid):
-            start = "" if p.lo == 0 else f" + {show(p.lo)}"
-            times = "" if p.tile == 1 else f" * {p.tile}"
-            body.append(Line([f"{p.index} = block({len(self.grid) - 1 - i}){times}{start}"]))
-        self.statements(loop_body, body)
+        if self.grid:
+            self.statements(above, body)
+            body.append(Line(self._places()))
+        self.statements(self.grid[-1].body if self.grid else self.kernel.body, body)
         barriers = place_barriers([_accesses(x) for x in body])
-        names = [b.name for b in self.kernel.buffers] + [s.replace(".", "_") for s in self.kernel.sizes]
-        text = [f"def {self.kernel.name}({', '.join(names)}):", *_indent(_write(body, barriers))]
-        return "\n".join(self.header() + text)
+        code = _write(body, barriers)
+        parameters = [self.names.of("parameter", b.name) for b in self.kernel.buffers]
+        arrays = [line for _, line in self.tiles.definitions.values()]
+        arrays.sort(key=lambda line: line.split()[0] in parameters)  # an array takes the name of its address: those last
+        names = [*parameters, *(self.names.of("size", s) for s in self.kernel.sizes)]
+        head = f"def {self.name}({', '.join(names)}):"
+        return "\n".join([*self._header(), "", head, *_indent([*arrays, *(code or ["pass"])])])
 
-    def header(self) -> list[str]:
+    def _places(self) -> list[str]:
+        """Which iteration of the parallel loops this block runs: they count as one number, the innermost fastest."""
+        out, rest = [], "block()"
+        if len(self.grid) > 1:
+            rest = self.names.of("block", "b")
+            out.append(f"{rest} = block()")
+        for n, p in enumerate(reversed(self.grid)):
+            count = ceildiv(p.hi - p.lo, p.tile)
+            last = n == len(self.grid) - 1
+            index = self.loop(p.index, p.lo, p.tile)
+            own = rest if last else f"{rest} % {_group(self.tiles.extent(count))}"
+            times = own if p.tile == 1 else f"{own} * {p.tile}"
+            start = "" if p.lo == 0 else f" + {self.tiles.extent(p.lo)}"
+            out.append(f"{index} = {times}{start}")
+            if not last:
+                out.append(f"{rest} = {rest} // {_group(self.tiles.extent(count))}")
+        return out
+
+    def loop(self, index: str, lo: Extent, tile: int) -> str:
+        """Enter a loop: what its index is called, and what is known of it."""
+        steps = self.tiles.steps
+        steps[index] = math.gcd(tile, factor(lo, steps)) or 1
+        if stays_above_zero(lo, lambda n: n in self.tiles.natural):
+            self.tiles.natural.add(index)
+        else:
+            self.tiles.natural.discard(index)
+        name = self.names.of("loop", index)
+        self.tiles.called[index] = name
+        return name
+
+    def _header(self) -> list[str]:
         """What the kernel is, and the records that it names."""
-        extents = [ceildiv(p.hi - p.lo, p.tile) for p in reversed(self.grid)]
-        near, start = [], "0"
-        total = 0
-        for ring, depth in self.rings.items():
-            if ring.dtype.name not in BYTES or len(ring.shape) != 2:
-                raise Unsupported(f"near memory {ring.name} is {ring.dtype.name}{list(ring.shape)}")
-            name = ring.name.upper()
-            near.append(
-                f'{name} = Near("{ring.dtype.name}", {ring.shape}, {depth}, {start}, {self.layouts.threads})'
-            )
-            start = f"{name}.end"
-            total += depth * math.prod(map(int, ring.shape)) * BYTES[ring.dtype.name]
-        place_ = self.kernel.location
-        where = [f"# {place_.file}:{place_.line}"] if place_ else []
-        grid = ", ".join(map(show, extents)) or "1"
-        threads = self.layouts.threads
-        head = [
-            f"# {self.kernel.name}: grid ({grid}), {threads} threads, {total} bytes of near memory",
-            *where,
-        ]
-        tiles = [f"{name} = {text}" for name, text in self.layouts.definitions.items()]
-        return head + tiles + near + [f"{name} = {text}" for name, text in self.tiles.arrays.items()] + [""]
+        counts = [ceildiv(p.hi - p.lo, p.tile) for p in self.grid]
+        blocks = " * ".join(_group(self.tiles.extent(n)) for n in counts) or "1"
+        place = self.kernel.location
+        out = [f"# {self.kernel.name}: {blocks} blocks of {self.threads} threads, {self.near_bytes} bytes of near memory"]
+        out += [f"# {place.file}:{place.line}"] if place else []
+        out += [f"{name} = {text}" for name, text in self.layouts.definitions.values()]
+        start = 0
+        for ring in self.tiles.rings.values():
+            m = ring.memory
+            name, swizzled = self.names.of("near", m.name.upper()), ", swizzled=True" if ring.swizzled else ""
+            shape = tuple(map(int, m.shape))  # type: ignore[arg-type]
+            out.append(f'{name} = Near("{m.dtype.name}", {shape}, {ring.depth}, {start}, {self.threads}{swizzled})')
+            start += _bytes(m) * ring.depth
+        end = start
+        for (dtype, shape), name in self.tiles.exchanges.items():
+            out.append(f'{name} = Near("{dtype}", {shape}, 1, {start}, {self.threads})')
+            end = max(end, start + -(-math.prod(shape) * BYTES[dtype] // 16) * 16)
+        self.near_bytes = end
+        out[0] = out[0].replace(" 0 bytes of near memory", f" {end} bytes of near memory")
+        return out + [f"{name} = {text}" for name, (text, _) in self.tiles.definitions.items()]
 
-    # --- statements ------------------------------------------------------------------------------------
+    def _rings(self) -> None:
+        tiles = all_tiles(self.kernel)
+        operands = {
+            x.view.memory
+            for t in tiles
+            if isinstance(t, ir.Dot)
+            for x in (t.a, t.b, *(_named(self.kernel, o) for o in (t.a, t.b)))
+            if isinstance(x, ir.Load)
+        }
+        for s in ir.walk(self.kernel.body):
+            if isinstance(s, ir.Near):
+                self.tiles.rings[s] = ring = Ring(s)
+                ring.swizzled = s in operands and s.dtype.name == "bf16" and len(s.shape) == 2 and _rows16(s)
+            elif isinstance(s, ir.Copy):
+                self.tiles.rings[s.near].depth = max(self.tiles.rings[s.near].depth, s.depth)
+
+    # --- statements -------------------------------------------------------------------------------------------------------------
     def statements(self, statements: Sequence[ir.Statement], out: list[Line | Block]) -> None:
         for s in statements:
+            self.comment(getattr(s, "location", None), out)
             if isinstance(s, ir.Let):
-                out.append(self.line(f"{s.name} = ", s.tile, name=s.name))
+                self.let(s, out)
             elif isinstance(s, ir.Store):
-                at = place(s.view, s.tile.shape, self.steps)
-                self.tiles.use(at)
-                out.append(self.line(f"store({at.view}, {at.row}, {at.column}, ", s.tile, ")"))
+                at = self.tiles.place(s.view, tuple(s.tile.shape))
+                lines = self.tiles.line(s.tile, lambda x, at=at: f"store({at}, {x})")  # type: ignore[misc]
+                lines[-1].accesses.append(("write", f"global {_root(s.view.memory)}", 0, 1))
+                if not self.tiles_read(s.view.memory):
+                    lines[-1].accesses.pop()
+                out += lines
             elif isinstance(s, ir.Put):
-                whole = tuple(s.tile.shape) == tuple(s.near.shape) and tuple(map(str, s.index)) == (
-                    "#0",
-                    "#1",
-                )
-                if self.rings[s.near] != 1 or not whole:
-                    raise Unsupported(f"a put into part of near memory {s.near.name}")
-                out.append(self.line(f"put(near({s.near.name.upper()}, 0), ", s.tile, ")"))
-                out[-1].accesses.append(("write", s.near.name, 0, self.rings[s.near]))  # type: ignore[union-attr]
+                ring = self.tiles.rings[s.near]
+                if ring.depth != 1:
+                    raise Unsupported(f"near memory {s.near.name} is filled by copies and by tiles")
+                at = self.tiles.place(ir.View(s.near, s.index), tuple(s.tile.shape))
+                lines = self.tiles.line(s.tile, lambda x, at=at: f"put({at}, {x})")  # type: ignore[misc]
+                lines[-1].accesses.append(("write", s.near.name, 0, 1))
+                out += lines
             elif isinstance(s, ir.Copy):
                 out.append(self.copies([s], "0", 0, {}))
             elif isinstance(s, ir.Stream):
                 self.stream(s, out)
+            elif isinstance(s, ir.If):
+                self.condition(s, out)
             elif not isinstance(s, (ir.Near, ir.Prefetch)):
                 raise Unsupported(f"a {type(s).__name__} in a CUDA kernel")
 
-    def line(self, before: str, tile: ir.Tile, after: str = "", name: str = "") -> Line:
-        text, reads = self.tiles.text(tile, name)
-        return Line(
-            [before + text + after], [("read", n, number, self.rings[ring]) for ring, n, number in reads]
-        )
+    def tiles_read(self, memory: ir.Memory) -> bool:
+        """Whether the kernel also reads what it writes there."""
+        return _root(memory) in self._read_back
+
+    @property
+    def _read_back(self) -> set[str]:
+        return {_root(m) for m in _read_memories(self.kernel)}
+
+    def comment(self, place: Location | None, out: list[Line | Block]) -> None:
+        """The user's line, above the first statement of several that it became."""
+        if place is None or place == self.location:
+            return
+        self.location = place
+        line = linecache.getline(place.file, place.line).strip()
+        if line:
+            out.append(Line([f"# {line}"]))
+
+    def let(self, s: ir.Let, out: list[Line | Block]) -> None:
+        name = self.names.of("let", s.name)
+        self.tiles.called[s.name] = name
+        integer = s.tile.shape == () and s.tile.dtype.kind in ("signed", "unsigned")
+        if isinstance(s.tile, ir.Scalar):
+            self.tiles.sizes.add(s.name)
+            if stays_above_zero(s.tile.value, lambda n: n in self.tiles.natural):
+                self.tiles.natural.add(s.name)
+            out.append(Line([f"{name} = size({self.tiles.extent(s.tile.value)})"]))
+            return
+        layout = self.tiles.layout(s.tile)
+        if integer and s.name in self.tiles.indexing:
+            out += self.tiles.line(s.tile, lambda x: f"{name} = uniform({x})", layout)
+            self.tiles.sizes.add(s.name)
+            return
+        if s.name in self.layouts.left and isinstance(s.tile, ir.Load):
+            layout = self.layouts.operand(tuple(s.tile.shape))
+            self.tiles.reads, self.tiles.before = [], []
+            self.tiles.read(s.tile.view.memory)
+            at = self.tiles.place(s.tile.view, tuple(s.tile.shape))
+            tile = self.layouts.tile("bf16", tuple(s.tile.shape), layout)
+            out.append(Line([f"{name} = take({tile}, {at})"], self.tiles.reads))
+        else:
+            out += self.tiles.line(s.tile, lambda x: f"{name} = {x}", layout)
+        self.tiles.held[s.name] = layout
+
+    def condition(self, s: ir.If, out: list[Line | Block]) -> None:
+        lines = self.tiles.line(s.condition, lambda x: x)
+        *before, test = lines
+        sizes = isinstance(s.condition, ir.Map) and all(map(self.tiles.is_number, s.condition.operands))
+        if sizes and isinstance(s.condition, ir.Map) and s.condition.op in ("lt", "le", "gt", "ge", "eq", "ne"):
+            head, _ = self.tiles.infix(s.condition, [self.tiles.operand_text(o, self.layouts.of(())) for o in s.condition.operands])
+        else:
+            head = f"holds({test.text[0]})"
+        out += [*before, Line([], test.accesses)]
+        body: list[Line | Block] = []
+        self.statements(s.body, body)
+        out.append(Block(f"if {head}:", body or [Line(["pass"])], once=True))
 
     def copies(self, copies: Sequence[ir.Copy], number: str, at: object, values: dict[str, Extent]) -> Line:
         """Start copies, as one group."""
         text, accesses = [], []
         for c in copies:
-            view = ir.View(
-                c.view.memory, tuple(_moved(e, values) for e in c.view.index), c.view.checks, c.view.fill
-            )
-            there = place(view, c.shape, self.steps)
-            self.tiles.use(there)
-            if (
-                there.vector * BYTES[c.near.dtype.name] != 16
-                or tuple(c.shape) != tuple(c.near.shape)
-                or c.view.fill != 0
-            ):
+            index = tuple(substitute(e, values) if values else e for e in c.view.index)
+            view = ir.View(c.view.memory, index, c.view.checks, c.view.fill)
+            place = self.tiles.place(view, tuple(c.shape))
+            run = int(place[2 : place.index("(")]) if place.startswith("by") else 1
+            whole = tuple(c.shape) == tuple(c.near.shape) and list(map(str, c.index)) == [f"#{k}" for k in range(len(c.shape))]
+            if run * BYTES[c.near.dtype.name] != 16 or not whole or c.view.fill != 0 or c.near.dtype != c.view.memory.dtype:
                 raise Unsupported(
                     f"a copy from {c.view.memory.name} goes in pieces of 16 bytes, a whole tile at a time, with fill 0"
                 )
-            text.append(
-                f"copy(near({c.near.name.upper()}, {number}), {there.view}, {there.row}, {there.column})"
-            )
-            accesses.append(("copy", c.near.name, at, self.rings[c.near]))
+            text.append(f"copy(near({self.names.of('near', c.near.name.upper())}, {number}), {place})")
+            accesses.append(("copy", c.near.name, at, self.tiles.rings[c.near].depth))
         return Line([*text, "commit()"], accesses)  # type: ignore[arg-type]
 
     def stream(self, s: ir.Stream, out: list[Line | Block]) -> None:
-        if s.order == "backward":
-            raise Unsupported("a backward stream")
+        back = s.order == "backward"
         ahead = [c for c in s.body if isinstance(c, ir.Copy) and c.depth > 1]
         depth = max((c.depth for c in ahead), default=1)
         if any(c.depth != depth for c in ahead):
             raise Unsupported(f"the copies of stream {s.index} have several depths")
-        out += [self.line(f"{c.name} = ", c.init) for c in s.carries]
-        out.append(Line([f"{s.index}, {s.index}_end = size({show(s.lo)}), size({show(s.hi)})"]))
+        for c in s.carries:
+            layout = self.layouts.of(tuple(c.init.shape))
+            self.tiles.called[c.name] = name = self.names.of("carry", c.name)
+            out += self.tiles.line(c.init, lambda x, name=name: f"{name} = {x}", layout)  # type: ignore[misc]
+            self.tiles.held[c.name] = layout
+        first = s.lo + (ceildiv(s.hi - s.lo, s.tile) - 1) * s.tile if back else s.lo
+        i = self.loop(s.index, s.lo, s.tile)
+        end, sign = self.names.of("end", f"{i}_end"), "-" if back else "+"
+        step = -s.tile if back else s.tile
+        out.append(Line([f"{i}, {end} = size({self.tiles.extent(first)}), size({self.tiles.extent(s.lo if back else s.hi)})"]))
         body: list[Line | Block] = []
+        count = self.names.of("count", f"{i}_count") if ahead else ""
+        for n in range(depth - 1):
+            out.append(self.copies(ahead, str(n), n, {s.index: first + n * step}))
         if ahead:
-            count = f"{s.index}_count"
-            for n in range(depth - 1):
-                out.append(self.copies(ahead, str(n), n, {s.index: s.lo + n * s.tile}))
             out.append(Line([f"{count} = size(0)"]))
-            more = self.copies(
-                ahead, f"{count} + {depth - 1}", _later(depth - 1), {s.index: _next(s, depth - 1)}
-            )
+            later = {s.index: size(s.index) + (depth - 1) * step}
+            more = self.copies(ahead, f"{count} + {depth - 1}", _later(depth - 1), later)
             *starts, commit = more.text
-            guarded = [
-                f"if {s.index} + {(depth - 1) * s.tile} < {s.index}_end:",
-                *("    " + t for t in starts),
-            ]
-            body.append(Line([*guarded, commit], more.accesses))
-            self.tiles.numbers.update((c.near, (count, _later(0))) for c in ahead)
-        tiles = [t for inner in (*ir.walk(s.body), s) for t in ir.tiles_of(inner)]
-        if any(map(self.crosses_warps, tiles)):
+            inside = f"{i} - {-(depth - 1) * step} >= {end}" if back else f"{i} + {(depth - 1) * step} < {end}"
+            body.append(Line([f"if {inside}:", *_indent(starts), commit], more.accesses))
+            for c in ahead:
+                ring = self.tiles.rings[c.near]
+                ring.number, ring.step = count, _later(0)
+        if any(self.crosses_warps(t) for inner in (*ir.walk(s.body), s) for t in ir.tiles_of(inner)):
             body.append(Line(["barrier()"]))  # folds across warps use scratch of their own, step after step
         self.statements([b for b in s.body if b not in ahead], body)
-        names = []
+        nexts = []
         for c in s.carries:
-            names.append(c.next.name if isinstance(c.next, ir.Name) else f"{c.name}_next")
-            if not isinstance(c.next, ir.Name):
-                body.append(self.line(f"{c.name}_next = ", c.next))
+            name = self.tiles.called[c.name]
+            if isinstance(c.next, ir.Name) and self.tiles.held.get(c.next.name) == self.tiles.held[c.name]:
+                nexts.append(self.tiles.called[c.next.name])
+                continue
+            nexts.append(self.names.of("next", f"{name}_next"))
+            body += self.tiles.line(c.next, lambda x: f"{nexts[-1]} = {x}", self.tiles.held[c.name])
         if s.carries:
-            body.append(Line([f"{', '.join(c.name for c in s.carries)} = {', '.join(names)}"]))
-        body.append(
-            Line(
-                [f"{s.index} = {s.index} + {s.tile}"]
-                + ([f"{s.index}_count = {s.index}_count + 1"] if ahead else [])
-            )
-        )
-        self.tiles.numbers.update((c.near, ("", 0)) for c in ahead)
-        out.append(Block(f"while {s.index} < {s.index}_end:", body, depth))
+            body.append(Line([f"{', '.join(self.tiles.called[c.name] for c in s.carries)} = {', '.join(nexts)}"]))
+        body.append(Line([f"{i} = {i} {sign} {s.tile}"] + ([f"{count} = {count} + 1"] if ahead else [])))
+        for c in ahead:
+            self.tiles.rings[c.near].number = ""
+        out.append(Block(f"while {i} {'>=' if back else '<'} {end}:", body, depth))
 
     def crosses_warps(self, tile: ir.Tile) -> bool:
         """Whether a fold in this expression goes through scratch memory of its own."""
-        if isinstance(tile, ir.Fold) and not self.tiles.stays_in_warp(tile):
+        if isinstance(tile, (ir.Fold, ir.Prefix)) and self.layouts.of(tuple(tile.tile.shape)).crosses_warps(tile.axis):
             return True
         return any(map(self.crosses_warps, ir.children(tile)))
+
+
+def _read_memories(kernel: ir.Kernel) -> list[ir.Memory]:
+    out: list[ir.Memory] = []
+    for t in all_tiles(kernel):
+        if isinstance(t, ir.Load):
+            out.append(t.view.memory)
+        elif isinstance(t, ir.Gather):
+            out.append(t.memory)
+    return out + [s.view.memory for s in ir.walk(kernel.body) if isinstance(s, ir.Copy)]
+
+
+def _root(memory: ir.Memory) -> str:
+    return memory.buffer.name if isinstance(memory, ir.Reshaped) else memory.name
+
+
+def _indexing(kernel: ir.Kernel) -> set[str]:
+    """The names that stand in indices, bounds and sizes."""
+    out: set[str] = set()
+
+    def view(v: ir.View) -> None:
+        for e in (*v.index, *v.memory.shape):
+            out.update(names_in(e))
+
+    for s in ir.walk(kernel.body):
+        if isinstance(s, (ir.Parallel, ir.Stream)):
+            out.update(names_in(s.lo) | names_in(s.hi))
+        elif isinstance(s, (ir.Store, ir.Copy)):
+            view(s.view)
+        if isinstance(s, ir.Put):
+            view(ir.View(s.near, s.index))
+    for t in all_tiles(kernel):
+        if isinstance(t, ir.Load):
+            view(t.view)
+        elif isinstance(t, ir.Scalar):
+            out.update(names_in(t.value))
+    return out
+
+
+def _named(kernel: ir.Kernel, t: ir.Tile) -> ir.Tile:
+    """What a Let of this name holds."""
+    if isinstance(t, ir.Name):
+        for s in ir.walk(kernel.body):
+            if isinstance(s, ir.Let) and s.name == t.name:
+                return s.tile
+    return t
+
+
+def _bytes(m: ir.Near) -> int:
+    return -(-math.prod(map(int, m.shape)) * BYTES[m.dtype.name] // 16) * 16  # type: ignore[arg-type]
+
+
+def _rows16(m: ir.Near) -> bool:
+    return int(m.shape[-1]) * BYTES[m.dtype.name] % 16 == 0  # type: ignore[arg-type]
 
 
 def _later(n: int) -> Callable[[int], int]:
     return lambda step: step + n
 
 
-def _next(s: ir.Stream, steps: int) -> Extent:
-    return size(s.index) + steps * s.tile
-
-
-def _moved(e: Extent, values: dict[str, Extent]) -> Extent:
-    return substitute(e, values) if values else e
-
-
 def _accesses(x: Line | Block) -> Item:
-    return Loop(tuple(map(_accesses, x.body)), x.depth) if isinstance(x, Block) else x.accesses
+    return Loop(tuple(map(_accesses, x.body)), x.depth, x.once) if isinstance(x, Block) else x.accesses
 
 
 def _write(body: Sequence[Line | Block], barriers: dict[Path, int | None], path: Path = ()) -> list[str]:
@@ -234,6 +381,10 @@ def _write(body: Sequence[Line | Block], barriers: dict[Path, int | None], path:
             out += ([f"wait({left})"] if left is not None else []) + ["barrier()"]
         out += [x.head, *_indent(_write(x.body, barriers, (*path, i)))] if isinstance(x, Block) else x.text
     return out
+
+
+def _group(text: str) -> str:
+    return f"({text})" if " " in text or "*" in text else text
 
 
 def _indent(lines: Sequence[str]) -> list[str]:

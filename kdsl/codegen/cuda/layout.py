@@ -1,17 +1,18 @@
-"""Tile layouts: which element of a (rows, columns) tile each register of each lane of each warp holds.
+"""Tile layouts: which element of a tile each register of each lane of each warp holds.
 
-A layout is linear: bit i of the register number, of the lane number and of the warp number each adds a fixed (row, column)
-step. A step of (0, 0) in a lane or warp bit means that those lanes or warps hold the same value. Folding an axis,
+A layout is linear: bit i of the register number, of the lane number and of the warp number each adds a fixed step along the
+tile's axes. A step of zeros in a lane or warp bit means that those lanes or warps hold the same value. Folding an axis,
 broadcasting along it and deciding what a conversion costs are then a few lines each. Extents are powers of two.
 In:  nothing.  Out: Layout and its instances.  Read next: records.py, choose_layouts.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-Step = tuple[int, int]
+Step = tuple[int, ...]  # along each axis of the tile
 
 
 @dataclass(frozen=True)
@@ -24,26 +25,43 @@ class Layout:
 
     @cached_property
     def offsets(self) -> list[Step]:
-        """(row, column) of every register, relative to the thread's own position."""
-        at = [(0, 0)]
-        for r, c in self.register:
-            at += [(a + r, b + c) for a, b in at]
+        """The position of every register, relative to the thread's own."""
+        at = [tuple(0 for _ in self.lane[0])]
+        for step in self.register:
+            at += [tuple(map(sum, zip(o, step))) for o in at]
         return at
 
-    def drop(self, axis: int) -> Layout:
-        """The layout of a fold over `axis`: its steps vanish, registers that differed only there merge."""
+    @property
+    def threads(self) -> tuple[Step, ...]:
+        return self.lane + self.warp
+
+    def part(self, shape: Sequence[int]) -> Layout:
+        """What the threads hold of a tile of this shape that broadcasts to the layout's own: the last axes, and of those
+        with extent 1 nothing. Registers that then hold the same merge."""
 
         def keep(step: Step) -> Step:
-            return (0, step[1]) if axis == 0 else (step[0], 0)
+            return tuple(s if n > 1 else 0 for s, n in zip(step[len(step) - len(shape) :], shape))
 
-        register = tuple(keep(s) for s in self.register if keep(s) != (0, 0))
+        register = tuple(k for s in self.register if any(k := keep(s)))
         return Layout(register, tuple(map(keep, self.lane)), tuple(map(keep, self.warp)))
 
-    def run(self, limit: int) -> int:
-        """How many consecutive columns lie in consecutive registers (the widest vector access), up to `limit`."""
-        n = 1
+    def drop(self, axis: int) -> Layout:
+        """The layout of a fold over `axis`."""
+        return self.part([1 if i == axis else 2 for i in range(len(self.lane[0]))])
+
+    def permute(self, axes: Sequence[int]) -> Layout:
+        """The layout of the permuted tile, whose axis i is this one's axes[i]: nothing moves."""
+
+        def turn(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+            return tuple(tuple(s[a] for a in axes) for s in steps)
+
+        return Layout(turn(self.register), turn(self.lane), turn(self.warp))
+
+    def run(self, limit: int, axis: int = -1) -> int:
+        """How many neighbours along `axis` lie in consecutive registers (the widest vector access), up to `limit`."""
+        n, axis = 1, axis % max(len(self.lane[0]), 1)
         for step in self.register:
-            if step != (0, n) or n >= limit:
+            if n >= limit or step != tuple(n if i == axis else 0 for i in range(len(step))):
                 break
             n *= 2
         return n
@@ -59,7 +77,7 @@ class Layout:
 
 def _bits(step: Step, count: int) -> tuple[Step, ...]:
     """step, 2 step, 4 step … for a dimension of `count` positions."""
-    return tuple((step[0] << i, step[1] << i) for i in range(count.bit_length() - 1))
+    return tuple(tuple(s << i for s in step) for i in range(count.bit_length() - 1))
 
 
 def accumulator(m: int, n: int, warps: Step) -> Layout:
@@ -90,12 +108,23 @@ def operand_b(k: int, n: int, warps: Step) -> Layout:
     )
 
 
-def blocked(rows: int, columns: int, warps: int, vector: int) -> Layout:
-    """Threads side by side hold `vector` neighbouring columns each, then rows; what is left goes to registers."""
-    threads = 32 * warps
-    across = min(threads, columns // vector)
-    down = threads // across
-    thread = _bits((0, vector), across) + _bits((1, 0), down)
-    thread = tuple(s if s[0] < rows else (0, 0) for s in thread)  # more threads than rows: the rest replicate
-    left = _bits((0, vector * across), columns // (vector * across)) + _bits((down, 0), max(rows // down, 1))
-    return Layout(_bits((0, 1), vector) + left, thread[:5], thread[5:])
+def blocked(shape: Sequence[int], threads: Sequence[int], vector: int) -> Layout:
+    """threads[i] threads side by side along axis i, each with `vector` neighbours along the last; what is left goes to registers.
+
+    Both are counted from the last axis. Threads beyond an extent, or along axes that the shape lacks, hold copies."""
+    ndim = len(shape)
+    thread: list[Step] = []
+    left: list[Step] = []
+    vector = min([vector, *shape[-1:]])
+    for axis in range(-1, -max(len(threads), ndim) - 1, -1):
+        extent = shape[axis] if -axis <= ndim else 1
+        here = threads[axis] if -axis <= len(threads) else 1
+        own = vector if axis == -1 else 1
+
+        def unit(n: int, axis: int = axis) -> Step:
+            return tuple(n if i == axis + ndim else 0 for i in range(ndim))
+
+        thread += [unit(own << b if own << b < extent else 0) for b in range(here.bit_length() - 1)]
+        left += _bits(unit(own * here), max(extent // (own * here), 1))
+    first = _bits(tuple(int(i == ndim - 1) for i in range(ndim)), vector) if ndim else ()
+    return Layout((*first, *left), tuple(thread[:5]), tuple(thread[5:]))

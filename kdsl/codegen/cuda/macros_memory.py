@@ -1,274 +1,379 @@
-"""Macros of memory: views of arrays with bounds, near memory, asynchronous copies, and the dot on tensor cores.
+"""Macros of memory: arrays, views of them with bounds, loads and stores, near memory.
 
-In:  seam.py, writer.py, macros.py.  Out: `MEMORY_MACROS`, the rest of the names that generated source may use.
-A read outside a view gives the fill value, a write outside is dropped. Read before: macros.py. Read next: emit.py.
+A read outside an axis that may be left gives the fill value, a write there is dropped. All of a view that is the same for a
+whole block is computed once in 64 bits; what differs from register to register is a comparison and a constant offset.
+In:  seam.py, writer.py, macros.py.  Out: `MEMORY_MACROS`, names that generated source may use.
+Read before: macros.py. Read next: macros_dot.py, emit.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Union
 
 from llvmlite import ir
 
-from kdsl.codegen.cuda.layout import Layout, operand_a, operand_b
 from kdsl.codegen.cuda.macros import as_size, spread
-from kdsl.codegen.cuda.records import BYTES, Array, Near
-from kdsl.codegen.cuda.seam import NearType, TileType, ViewType, literal, macro, void
-from kdsl.codegen.cuda.writer import VIEW, V, Writer, f32, i16, i32, i64
+from kdsl.codegen.cuda.records import BYTES, HALVES, Near, Tile, row_major
+from kdsl.codegen.cuda.seam import (
+    ArrayType,
+    EdgeType,
+    NearType,
+    SizeType,
+    Spec,
+    TileType,
+    ViewType,
+    WalkType,
+    factors,
+    literal,
+    macro,
+    void,
+)
+from kdsl.codegen.cuda.writer import REGISTER, UNSIGNED, V, Writer, i1, i8, i16, i32, i64
+
+Number = Union[int, V]  # known when the kernel is compiled, or an i64
 
 
-# --- global memory ---------------------------------------------------------------------------------
-@macro(lambda array, address, offset, rows, columns, stride: ViewType(array.spec))
-def view(w: Writer, sig: Any, array: V, address: V, offset: V, rows: V, columns: V, stride: V) -> V:
-    """rows x columns elements, `offset` elements after `address`, rows `stride` elements apart."""
-    sizes = [as_size(w, t, v) for t, v in zip(sig.args[2:], (offset, rows, columns, stride), strict=True)]
-    start = w.add(address, w.mul(w.zext(sizes[0], i64), i64(BYTES[sig.args[0].spec.dtype])))
-    out = ir.Constant(VIEW, ir.Undefined)
-    for i, v in enumerate([start, *sizes[1:]]):
-        out = w.insert_value(out, v, i)
-    return out
+# --- views --------------------------------------------------------------------------------------------------------------------
+@macro(lambda array, address, *sizes: ArrayType(array.spec))
+def array(w: Writer, sig: Any, array: V, address: V, *sizes: V) -> V:
+    """An array at an address; the extents and strides that are no numbers follow, in order."""
+    return w.struct([address, *(as_size(w, t, v) for t, v in zip(sig.args[2:], sizes))])
 
 
-def _runs(
-    w: Writer, v: V, array: Array, layout: Layout, row: V, column: V, count: int
-) -> Iterator[tuple[int, V, V, V]]:
-    """For every run of `count` registers: the number of the first, whether it is inside, the base, the run's address."""
-    base, rows, columns, stride = (w.extract_value(v, i) for i in range(4))
-    each = BYTES[array.dtype]
-    pitch = w.mul(stride, i32(each))
-    at = w.position(layout)
-    row, column = w.add(row, at[0]), w.add(column, at[1])
-    start = w.add(base, w.mul(w.zext(row, i64), w.zext(pitch, i64)))
-    start = w.add(start, w.mul(w.zext(column, i64), i64(each)))
-    for i in range(0, len(layout.offsets), count):
-        r, c = layout.offsets[i]
-        below = w.icmp_signed("<", w.add(row, i32(r)), rows)
-        inside = w.and_(below, w.icmp_signed("<", w.add(column, i32(c)), columns))
-        yield i, inside, base, w.add(start, w.add(w.zext(w.mul(pitch, i32(r)), i64), i64(c * each)))
-
-
-@macro(lambda tile, v, row, column, fill: TileType(tile.spec))
-def load(w: Writer, sig: Any, tile: V, v: V, row: V, column: V, fill: V) -> V:
-    out, array = sig.return_type.spec, sig.args[1].spec
-    each = BYTES[array.dtype]
-    n = out.layout.run(min(array.vector, 16 // each))
-    element = i16 if n * each == 2 else i32
-    words = max(n * each // 4, 1)
-    kind = ir.VectorType(element, words) if words > 1 else element
-    empty = spread(w, sig.args[4], fill, out.of("f32"))[0]
-    values: list[V] = []
-    at = as_size(w, sig.args[2], row), as_size(w, sig.args[3], column)
-    for _, inside, base, address in _runs(w, v, array, out.layout, *at, n):
-        x = w.load(w.inttoptr(w.select(inside, address, base), ir.PointerType(kind, 1)), align=n * each)
-        x.set_metadata("invariant.load", w.module.add_metadata([]))  # no kernel reads what it writes
-        parts = w.elements(x)
-        if array.dtype == "f32":
-            reals = [w.bitcast(p, f32) for p in parts]
-        elif element is i16:
-            reals = [w.bitcast(w.shl(w.zext(parts[0], i32), i32(16)), f32)]
-        else:
-            reals = [h for p in parts for h in w.from_bf16x2(p)]
-        values += [w.select(inside, r, empty) for r in reals]
-    return w.pack(w.to_words(values, "bf16") if out.dtype == "bf16" else values)
-
-
-@macro(lambda v, row, column, x: void)
-def store(w: Writer, sig: Any, v: V, row: V, column: V, x: V) -> None:
-    array, have = sig.args[0].spec, sig.args[3].spec
-    each = BYTES[array.dtype]
-    values = spread(w, sig.args[3], x, have.of("f32"))
-    n = have.layout.run(min(array.vector, 16 // each))
-    holder = w.first_holder(have.layout)
-    at = as_size(w, sig.args[1], row), as_size(w, sig.args[2], column)
-    for i, inside, _, address in _runs(w, v, array, have.layout, *at, n):
-        value = w.vector(w.to_words(values[i : i + n], array.dtype))
-        with w.if_then(inside if holder is None else w.and_(inside, holder)):
-            w.store(value, w.inttoptr(address, ir.PointerType(value.type, 1)), align=n * each)
-
-
-# --- near memory -----------------------------------------------------------------------------------
-@macro(lambda near, number: NearType(near.spec))
+@macro(lambda near, number: NearType(near.spec), name="near")
 def near(w: Writer, sig: Any, near: V, number: V) -> V:
-    """Tile `number` of a ring."""
+    """Tile `number` of near memory."""
     s = sig.return_type.spec
-    slot = w.urem(as_size(w, sig.args[1], number), i32(s.depth)) if s.depth > 1 else i32(0)
+    slot = w.trunc(as_size(w, sig.args[1], number), i32)
+    slot = w.urem(slot, i32(s.depth)) if s.depth > 1 else i32(0)
     return w.add(w.near_base(), w.add(i32(s.start), w.mul(slot, i32(s.bytes))))
 
 
-@macro(lambda x: NearType(x.spec, True))
+@macro(lambda x: NearType(x.spec, not x.transposed))
 def transposed(w: Writer, sig: Any, x: V) -> V:
     return x
 
 
-@macro(lambda x, v, row, column: void)
-def copy(w: Writer, sig: Any, x: V, v: V, row: V, column: V) -> None:
-    """Start filling near memory from a view, 16 bytes a thread at a time (cp.async); outside it becomes zero."""
-    s = sig.args[0].spec
-    each = BYTES[s.dtype]
-    per = 16 // each
-    across = s.shape[1] // per
-    chunks = s.shape[0] * across
-    base, rows, columns, stride = (w.extract_value(v, i) for i in range(4))
-    pitch, t = w.mul(stride, i32(each)), w.thread()
-    row, column = as_size(w, sig.args[2], row), as_size(w, sig.args[3], column)
-    for i in range(-(-chunks // s.threads)):
-        first = i * s.threads
-        if across <= s.threads:
-            r = w.add(w.udiv(t, i32(across)), i32(first // across))
-            c = w.mul(w.urem(t, i32(across)), i32(per))
+def _index_type(t: Any) -> Any:
+    if isinstance(t, EdgeType):
+        return EdgeType(_index_type(t.inner), t.both)
+    if factors(t) is not None:
+        return WalkType(factors(t))
+    return t if isinstance(t, TileType) else SizeType()
+
+
+@macro(lambda memory, *index: ViewType(memory, tuple(map(_index_type, index)), 1))
+def at(w: Writer, sig: Any, memory: V, *index: V) -> V:
+    """A place in memory: for each of its axes a size, a walk along the tile's axes, or a tile of indices."""
+    return w.struct([memory, *(_index_value(w, t, v) for t, v in zip(sig.args[1:], index))])
+
+
+def _index_value(w: Writer, t: Any, v: V) -> V:
+    if isinstance(t, Spec):
+        return i64(0)
+    return v if isinstance(t, (TileType, WalkType, EdgeType)) else as_size(w, t, v)
+
+
+def _edge(both: bool, name: str) -> Any:
+    def write(w: Writer, sig: Any, x: V) -> V:
+        return _index_value(w, sig.args[0], x)
+
+    return macro(lambda x: EdgeType(_index_type(x), both), name=name)(write)
+
+
+def _by(count: int) -> Any:
+    def write(w: Writer, sig: Any, x: V) -> V:
+        return x
+
+    return macro(lambda view: ViewType(view.memory, view.index, count), name=f"by{count}")(write)
+
+
+# --- where the elements of a tile lie -------------------------------------------------------------------------------------------
+class Places:
+    """The addresses of a tile's elements in a view, and which of them are inside.
+
+    `at` says where this thread stands along the tile's axes; `element(offset)` is an element at fixed steps from there."""
+
+    def __init__(self, w: Writer, kind: Any, value: V, ndim: int, indices: dict[int, list[V]]) -> None:
+        self.w, self.memory = w, kind.memory
+        spec = self.memory.spec
+        parts = [w.extract_value(value, i) for i in range(1 + len(kind.index))]
+        self.near = isinstance(self.memory, NearType)
+        shape, strides = self._sizes(spec, parts[0])
+        self.each = BYTES[spec.dtype]
+        self.base = parts[0] if self.near else w.extract_value(parts[0], 0)
+        self.starts: list[tuple[Number, tuple[int, ...]]] = []  # for each axis of memory: where it begins, and how it walks
+        self.tiles: list[tuple[int, list[V]]] = []  # axes with an index of their own for each register
+        self.checks: list[tuple[int, bool, Number]] = []  # axis, both ends, extent
+        self.strides = strides
+        for axis, (t, v) in enumerate(zip(kind.index, parts[1:])):
+            if isinstance(t, EdgeType):
+                self.checks.append((axis, t.both, shape[axis]))
+                t = t.inner
+            if isinstance(t, TileType):
+                self.tiles.append((axis, indices[axis]))
+                self.starts.append((0, ()))
+            else:
+                self.starts.append((v, t.factors if isinstance(t, WalkType) else ()))
+        self.steps = [self._step(k) for k in range(ndim)]
+        self.stand([i32(0)] * ndim)
+
+    def _sizes(self, spec: Any, value: V) -> tuple[list[Number], list[Number]]:
+        if self.near:
+            return list(spec.shape), list(row_major(spec.shape))
+        dynamic = iter(range(1, 1 + len(value.type.elements)))
+        both = [[n if isinstance(n, int) else self.w.extract_value(value, next(dynamic)) for n in ns] for ns in (spec.shape, spec.strides)]
+        return both[0], both[1]
+
+    def _times(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if 0 in [x for x in (a, b) if isinstance(x, int)]:
+            return 0
+        return self.w.mul(*(i64(x) if isinstance(x, int) else x for x in (a, b)))
+
+    def _plus(self, a: Number, b: Number) -> Number:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if isinstance(a, int) and a == 0:
+            return b
+        if isinstance(b, int) and b == 0:
+            return a
+        return self.w.add(*(i64(x) if isinstance(x, int) else x for x in (a, b)))
+
+    def _step(self, k: int) -> Number:
+        """How many elements of memory a step along the tile's axis k is."""
+        total: Number = 0
+        for (_, walk), stride in zip(self.starts, self.strides):
+            if k < len(walk):
+                total = self._plus(total, self._times(walk[k], stride))
+        return total
+
+    def stand(self, at: Sequence[V]) -> None:
+        """This thread stands there (i32 along each axis)."""
+        w = self.w
+        wide = [w.zext(p, i64) for p in at]
+        self.index: list[Number] = []  # of every axis of memory, where this thread stands
+        position: Number = 0
+        for (start, walk), stride in zip(self.starts, self.strides):
+            here = start
+            for p, f in zip(wide, walk):
+                here = self._plus(here, self._times(p, f)) if f else here
+            self.index.append(here)
+            position = self._plus(position, self._times(here, stride))
+        self.position = position
+        self.rooms = []
+        for axis, both, extent in self.checks:
+            if any(a == axis for a, _ in self.tiles):
+                continue
+            here = self.index[axis]
+            minus = self._times(here, -1)
+            self.rooms.append((axis, both, self._narrow(self._plus(extent, minus)), self._narrow(minus)))
+
+    def _narrow(self, x: Number) -> V:
+        """As 32 bits, saturating well within them."""
+        w, top = self.w, 1 << 30
+        if isinstance(x, int):
+            return i32(max(-top, min(top, x)))
+        x = w.select(w.icmp_signed(">", x, i64(top)), i64(top), x)
+        return w.trunc(w.select(w.icmp_signed("<", x, i64(-top)), i64(-top), x), i32)
+
+    def inside(self, offset: Sequence[int], register: int) -> V | None:
+        """Whether an element is inside all axes that may be left; None where none may."""
+        w = self.w
+        tests: list[V] = []
+        for axis, both, room, least in self.rooms:
+            step = sum(f * o for f, o in zip(self.starts[axis][1], offset))
+            tests.append(w.icmp_signed("<", i32(step), room))
+            if both:
+                tests.append(w.icmp_signed(">=", i32(step), least))
+        for axis, _, extent in self.checks:
+            for a, values in self.tiles:
+                if a == axis:
+                    limit = i64(extent) if isinstance(extent, int) else extent
+                    tests.append(w.icmp_unsigned("<", values[register], limit))
+        out: V | None = None
+        for t in tests:
+            out = t if out is None else w.and_(out, t)
+        return out
+
+    def address(self, offset: Sequence[int], register: int = 0) -> V:
+        """The address of an element: i64 in global memory, i32 in near memory."""
+        w = self.w
+        if self.near and self.memory.spec.swizzled:
+            return self._swizzled(offset)
+        position = self.position
+        for step, o in zip(self.steps, offset):
+            position = self._plus(position, self._times(step, o))
+        for axis, values in self.tiles:
+            position = self._plus(position, self._times(values[register], self.strides[axis]))
+        bytes_ = self._times(position, self.each)
+        if self.near:
+            return w.add(self.base, i32(bytes_) if isinstance(bytes_, int) else w.trunc(bytes_, i32))
+        return w.add(self.base, i64(bytes_) if isinstance(bytes_, int) else bytes_)
+
+    def _swizzled(self, offset: Sequence[int]) -> V:
+        row, column = (
+            self._plus(here, sum(f * o for f, o in zip(walk, offset)))
+            for here, (_, walk) in zip(self.index, self.starts)
+        )
+        row, column = (i32(x) if isinstance(x, int) else self.w.trunc(x, i32) for x in (row, column))
+        return near_address(self.w, self.memory.spec, self.base, row, column)
+
+
+def near_address(w: Writer, near: Near, base: V, row: V, column: V) -> V:
+    """The address of an element of swizzled near memory: pieces are exchanged by the row's low bits."""
+    each = 16 // BYTES[near.dtype]
+    pieces = near.row_bytes // 16
+    shift, mask = {1: (0, 0), 2: (2, 1), 4: (1, 3)}.get(pieces, (0, 7))
+    piece = w.lshr(column, i32(each.bit_length() - 1))
+    if mask:
+        piece = w.xor(piece, w.and_(w.lshr(row, i32(shift)), i32(mask)))
+    inside = w.mul(w.and_(column, i32(each - 1)), i32(BYTES[near.dtype]))
+    return w.add(base, w.add(w.mul(row, i32(near.row_bytes)), w.or_(w.shl(piece, i32(4)), inside)))
+
+
+def whole(kind: Any) -> Any:
+    """The view that near memory by itself is: all of it, from its first element."""
+    if not isinstance(kind, NearType):
+        return kind
+    ndim = len(kind.spec.shape)
+    axes = [tuple(int(i == k) for i in range(k + 1)) for k in range(ndim)]
+    run = math.gcd(16 // BYTES[kind.spec.dtype], kind.spec.shape[-1]) if ndim and not kind.transposed else 1
+    return ViewType(kind, tuple(WalkType(a) for a in (axes[::-1] if kind.transposed else axes)), run)
+
+
+def places_of(w: Writer, kind: Any, value: V, layout_of: Tile) -> tuple[Places, int]:
+    """The places of a tile in a view (or near memory), and how many registers go in one access."""
+    view = whole(kind)
+    if view is not kind:
+        value = w.struct([value, *[i64(0)] * len(view.index)])
+    ndim = len(layout_of.shape)
+    tiles = {}
+    for axis, t in enumerate(view.index):
+        inner = t.inner if isinstance(t, EdgeType) else t
+        if isinstance(inner, TileType):
+            registers = spread(w, inner, w.extract_value(value, 1 + axis), layout_of.of(inner.spec.dtype))
+            signed = inner.spec.dtype not in UNSIGNED
+            tiles[axis] = [v if v.type == i64 else (w.sext if signed else w.zext)(v, i64) for v in registers]
+    places = Places(w, view, value, ndim, tiles)
+    places.stand(w.position(layout_of.layout))
+    along = [k for k, step in enumerate(places.steps) if isinstance(step, int) and step == 1]
+    run = 1 if not along or tiles else layout_of.layout.run(view.run, along[-1])
+    return places, run
+
+
+# --- loads and stores -----------------------------------------------------------------------------------------------------------
+def _word(each: int, count: int) -> tuple[ir.IntType, int]:
+    """The words in which `count` elements go at once."""
+    total = each * count
+    if each == 8:
+        return i64, count
+    return {1: (i8, 1), 2: (i16, 1)}.get(total) or (i32, total // 4)
+
+
+LETTERS = {8: "h", 16: "h", 32: "r", 64: "l"}
+
+
+def _guarded_load(w: Writer, space: str, address: V, word: ir.IntType, n: int, inside: V, effect: bool) -> list[V]:
+    """Words that are read where `inside` holds, else 0."""
+    register = i16 if word == i8 else word
+    letter = LETTERS[word.width]
+    names = [f"${i}" for i in range(n)]
+    zero = " ".join(f"mov.b{register.width} {name}, 0;" for name in names)
+    vector, braces = (f".v{n}", "{" + ", ".join(names) + "}") if n > 1 else ("", names[0])
+    kind = f"{'u' if word == i8 else 'b'}{word.width}"
+    test = f".reg .pred inside; setp.ne.b32 inside, ${n + 1}, 0;"
+    text = "{ " + f"{test} {zero} @inside ld.{space}{vector}.{kind} {braces}, [${n}];" + " }"
+    where = "r" if address.type == i32 else "l"
+    out = w.asm(text, [register] * n, [address, w.zext(inside, i32)], ",".join([f"=&{letter}"] * n + [where, "r"]), effect)
+    values = out if n > 1 else [out]
+    return [w.trunc(v, i8) for v in values] if word == i8 else values
+
+
+def _plain_load(w: Writer, space: int, address: V, word: ir.IntType, n: int, constant: bool) -> list[V]:
+    kind = ir.VectorType(word, n) if n > 1 else word
+    x = w.load(w.inttoptr(address, ir.PointerType(kind, space)), align=n * word.width // 8)
+    if constant:
+        x.set_metadata("invariant.load", w.module.add_metadata([]))
+    return w.elements(x)
+
+
+def _store_words(w: Writer, space: int, address: V, words: Sequence[V], inside: V | None) -> None:
+    n, word = len(words), words[0].type
+    if inside is None:
+        value = w.vector(words)
+        w.store(value, w.inttoptr(address, ir.PointerType(value.type, space)), align=n * word.width // 8)
+        return
+    register = i16 if word == i8 else word
+    values = [w.zext(v, i16) for v in words] if word == i8 else list(words)
+    names = [f"${i}" for i in range(n)]
+    vector, braces = (f".v{n}", "{" + ", ".join(names) + "}") if n > 1 else ("", names[0])
+    kind = f"{'u' if word == i8 else 'b'}{word.width}"
+    where = "r" if address.type == i32 else "l"
+    test = f".reg .pred inside; setp.ne.b32 inside, ${n + 1}, 0;"
+    place = "global" if space == 1 else "shared"
+    text = "{ " + f"{test} @inside st.{place}{vector}.{kind} [${n}], {braces};" + " }"
+    letters = ",".join([LETTERS[register.width]] * n + [where, "r"])
+    w.asm(text, [], [*values, address, w.zext(inside, i32)], letters, True)
+
+
+def _read(w: Writer, sig: Any, x: V, fill: V | None) -> V:
+    out, memory = sig.return_type.spec, sig.args[1]
+    places, run = places_of(w, memory, x, out)
+    spec = places.memory.spec
+    dtype = spec.dtype
+    written = places.near or spec.written
+    word, n = _word(places.each, run)
+    compute = "f32" if dtype in HALVES else dtype
+    empty = None if fill is None else spread(w, sig.args[2], fill, out.of(compute))[0]
+    zero = fill is None or literal(sig.args[2]) in (0, False)
+    values: list[V] = []
+    for i in range(0, len(out.layout.offsets), run):
+        offset = out.layout.offsets[i]
+        inside, address = places.inside(offset, i), places.address(offset, i)
+        if inside is None:
+            words = _plain_load(w, 3 if places.near else 1, address, word, n, not written)
         else:
-            r, c = i32(first // across), w.mul(w.add(t, i32(first % across)), i32(per))
-        y, x_ = w.add(row, r), w.add(column, c)
-        inside = w.and_(w.icmp_signed("<", y, rows), w.icmp_signed("<", x_, columns))
-        source = w.add(base, w.mul(w.zext(y, i64), w.zext(pitch, i64)))
-        source = w.add(source, w.mul(w.zext(x_, i64), i64(each)))
-        ins = [w.near_address(s, x, r, c), w.select(inside, source, base), w.select(inside, i32(16), i32(0))]
-        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
-        if first + s.threads <= chunks:
-            w.asm(text, [], ins, "r,l,r", True)
-        else:
-            with w.if_then(w.icmp_unsigned("<", t, i32(chunks - first))):
-                w.asm(text, [], ins, "r,l,r", True)
+            space = "shared" if places.near else "global" if written else "global.nc"
+            words = _guarded_load(w, space, address, word, n, inside, written)
+        got = w.from_words(words, dtype, run)
+        values += got if inside is None or zero else [w.select(inside, v, empty) for v in got]
+    if out.dtype in HALVES:
+        return w.pack(w.to_words(values, out.dtype))
+    if out.dtype != compute:
+        raise TypeError(f"a load of {dtype} into a tile of {out.dtype}")
+    return w.pack(values)
 
 
-@macro(lambda: void)
-def commit(w: Writer, sig: Any) -> None:
-    w.plain("cp.async.commit_group;")
+@macro(lambda tile, view, *fill: TileType(tile.spec))
+def load(w: Writer, sig: Any, tile: V, view: V, *fill: V) -> V:
+    """Read a tile from global memory."""
+    return _read(w, sig, view, fill[0] if fill else None)
 
 
-@macro(lambda left: void, static=0)
-def wait(w: Writer, sig: Any, left: V) -> None:
-    w.plain(f"cp.async.wait_group {literal(sig.args[0])};")
-
-
-@macro(lambda: void)
-def barrier(w: Writer, sig: Any) -> None:
-    w.plain("bar.sync 0;")
-
-
-def _cells(w: Writer, near: Near, base: V, layout: Layout, count: int) -> Iterator[tuple[int, V]]:
-    at = w.position(layout)
-    for i in range(0, len(layout.offsets), count):
-        r, c = layout.offsets[i]
-        yield i, w.near_address(near, base, w.or_(at[0], i32(r)), w.or_(at[1], i32(c)))
-
-
-@macro(lambda x, value: void)
-def put(w: Writer, sig: Any, x: V, value: V) -> None:
-    """Write a register tile to near memory."""
-    s, have = sig.args[0].spec, sig.args[1].spec
-    n = have.layout.run(16 // BYTES[s.dtype])
-    values = spread(w, sig.args[1], value, have.of("f32"))
-
-    def each() -> None:
-        for i, address in _cells(w, s, x, have.layout, n):
-            w.near_store(address, w.to_words(values[i : i + n], s.dtype))
-
+@macro(lambda view, tile: void)
+def store(w: Writer, sig: Any, view: V, tile: V) -> None:
+    """Write a tile to global or near memory."""
+    have = sig.args[1].spec
+    places, run = places_of(w, sig.args[0], view, have)
+    dtype = places.memory.spec.dtype
+    values = spread(w, sig.args[1], tile, have.of("f32" if have.dtype in HALVES else have.dtype))
     holder = w.first_holder(have.layout)
-    if holder is None:
-        return each()
-    with w.if_then(holder):
-        each()
-    return None
+    for i in range(0, len(have.layout.offsets), run):
+        offset = have.layout.offsets[i]
+        inside = places.inside(offset, i)
+        if holder is not None:
+            inside = holder if inside is None else w.and_(inside, holder)
+        words = w.to_words(values[i : i + run], dtype)
+        _store_words(w, 3 if places.near else 1, places.address(offset, i), words, inside)
 
 
-@macro(lambda tile, x: TileType(tile.spec))
-def take(w: Writer, sig: Any, tile: V, x: V) -> V:
-    """Read a register tile from near memory."""
-    out, s = sig.return_type.spec, sig.args[1].spec
-    if out.dtype == "bf16" and len(out.layout.register) > 2 and out.layout.register[1] == (8, 0):
-        return w.pack(_fragments(w, sig.args[1], x, out.layout, range(out.count)))
-    n = out.layout.run(16 // BYTES[s.dtype])
-    words: list[V] = []
-    for _, address in _cells(w, s, x, out.layout, n):
-        words += w.near_load(address, i32, n * BYTES[s.dtype] // 4)
-    if s.dtype == "f32":
-        return w.pack([w.bitcast(v, f32) for v in words])
-    return w.pack(words if out.dtype == "bf16" else [h for v in words for h in w.from_bf16x2(v)])
-
-
-# --- dot -------------------------------------------------------------------------------------------
-def _fragments(w: Writer, kind: Any, base: V, layout: Layout, wanted: Sequence[int]) -> list[V]:
-    """Registers `wanted` (groups of four, as ldmatrix.x4 fills them) of an operand tile in near memory."""
-    s, out = kind.spec, []
-    lane = w.and_(w.thread(), i32(31))
-
-    def flip(rc: tuple[Any, Any]) -> tuple[Any, Any]:
-        return rc[::-1] if kind.transposed else rc
-
-    trans = (
-        ".trans" if flip(layout.register[0]) != (0, 1) else ""
-    )  # pairs run against the rows of near memory
-    start = flip(w.warp_position(layout))
-    words = layout.offsets[::2]
-    for four in zip(*[iter(wanted)] * 4, strict=True):
-        origin = words[four[0]]
-        steps = [flip((words[four[i]][0] - origin[0], words[four[i]][1] - origin[1])) for i in (1, 2)]
-        o = flip(origin)
-        r = w.or_(w.and_(lane, i32(7)), w.dot_bits(lane, [0, 0, 0, steps[0][0], steps[1][0]]))
-        c = w.dot_bits(lane, [0, 0, 0, steps[0][1], steps[1][1]])
-        row, column = w.or_(w.or_(start[0], r), i32(o[0])), w.or_(w.or_(start[1], c), i32(o[1]))
-        text = f"ldmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
-        out += w.asm(text, [i32] * 4, [w.near_address(s, base, row, column)], "=r,=r,=r,=r,r", True)
-    return out
-
-
-def _dot_type(acc: Any, left: Any, right: Any) -> Any:
-    return acc if all(isinstance(x, (TileType, NearType)) for x in (left, right)) else None
-
-
-@macro(_dot_type)
-def dot(w: Writer, sig: Any, acc: V, left: V, right: V) -> V:
-    """acc + left @ right on tensor cores; an operand is a register tile or near memory, read step by step."""
-    spec, kinds = sig.args[0].spec, sig.args[1:]
-    m, n = spec.shape
-    down, across = (1 << sum(s[k] > 0 for s in spec.layout.warp) for k in (0, 1))
-    k = kinds[0].spec.shape[0 if isinstance(kinds[0], NearType) and kinds[0].transposed else 1]
-    layouts = operand_a(m, k, (down, across)), operand_b(k, n, (down, across))
-    for kind, layout in zip(kinds, layouts, strict=True):
-        if kind.spec.dtype != "bf16" or (isinstance(kind, TileType) and kind.spec.layout != layout):
-            raise TypeError(f"the dot's operand {kind.spec} must be bf16 in {layout}")
-    c = w.registers(acc)
-    held = [
-        w.registers(v) if isinstance(t, TileType) else None for t, v in zip(kinds, (left, right), strict=True)
-    ]
-    rows, columns, steps = m // down // 16, n // across // 8, k // 16
-    for step in range(steps):
-        wanted = (
-            [r + 4 * (step + steps * i) for i in range(rows) for r in range(4)],
-            [r + 2 * (step + steps * j) for j in range(columns) for r in range(2)],
-        )
-        a, b = (
-            [own[i] for i in which] if own else _fragments(w, kind, value, layout, which)
-            for own, which, kind, value, layout in zip(
-                held, wanted, kinds, (left, right), layouts, strict=True
-            )
-        )
-        for i in range(rows):
-            for j in range(columns) if i % 2 == 0 else reversed(range(columns)):
-                o = 4 * (j + columns * i)
-                c[o : o + 4] = w.asm(
-                    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                    "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};",
-                    [f32] * 4,
-                    a[4 * i : 4 * i + 4] + b[2 * j : 2 * j + 2] + c[o : o + 4],
-                    "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f",
-                )
-    return w.pack(c)
-
-
-MEMORY_MACROS = {
-    "view": view,
-    "load": load,
-    "store": store,
-    "near": near,
-    "transposed": transposed,
-    "copy": copy,
-    "commit": commit,
-    "wait": wait,
-    "barrier": barrier,
-    "put": put,
-    "take": take,
-    "dot": dot,
-}
+MEMORY_MACROS: dict[str, Callable[..., Any]] = {
+    "array": array, "near": near, "transposed": transposed, "at": at,
+    "edge": _edge(False, "edge"), "edges": _edge(True, "edges"),
+    **{f"by{n}": _by(n) for n in (2, 4, 8, 16)},
+    "load": load, "store": store,
+}  # fmt: skip

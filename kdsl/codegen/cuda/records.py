@@ -1,58 +1,78 @@
-"""What generated source names as globals: tiles, near memory and arrays, each a compile-time constant.
+"""What generated source names as globals: tiles, arrays and near memory, each a compile-time constant.
 
-In:  layouts.  Out: Tile, Near, Array; a macro reads everything it must know off them.
+In:  layouts.  Out: Tile, Array, Near, Axis; a macro reads everything it must know off them.
 Read before: layout.py. Read next: seam.py.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Union
 
 from kdsl.codegen.cuda.layout import Layout
 
-BYTES = {"f32": 4, "i32": 4, "bf16": 2}
+BYTES = {"bool": 1, "i8": 1, "u8": 1, "i16": 2, "u16": 2, "f16": 2, "bf16": 2, "i32": 4, "u32": 4, "f32": 4,
+         "i64": 8, "u64": 8, "f64": 8}  # fmt: skip
+HALVES = ("f16", "bf16")  # in memory; in registers they are f32, or pairs for a product of tensor cores
+Extent = Union[int, str]  # a number, or an expression of the program that is passed when the kernel starts
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A register tile; bf16 lies in pairs in 32-bit registers."""
+    """A register tile. f16 and bf16 are operands of products only: they lie in pairs in 32-bit registers."""
 
-    dtype: str  # "f32" | "i32" | "bool" | "bf16"
-    shape: tuple[int, int]
+    dtype: str
+    shape: tuple[int, ...]
     layout: Layout
 
     @property
     def count(self) -> int:
-        return max(len(self.layout.offsets) // (2 if self.dtype == "bf16" else 1), 1)
+        return max(len(self.layout.offsets) // (2 if self.dtype in HALVES else 1), 1)
 
     def of(self, dtype: str) -> Tile:
         return Tile(dtype, self.shape, self.layout)
 
+    def part(self, *shape: int) -> Tile:
+        """A tile that broadcasts to this one, laid out as it is."""
+        return Tile(self.dtype, shape, self.layout.part(shape))
+
     def drop(self, axis: int) -> Tile:
-        shape = (1, self.shape[1]) if axis == 0 else (self.shape[0], 1)
-        return Tile(self.dtype, shape, self.layout.drop(axis))
+        return self.part(*[1 if i == axis else n for i, n in enumerate(self.shape)])
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array in global memory. Extents and strides (in elements) that are no numbers are passed to `array`, in order."""
+
+    dtype: str
+    shape: tuple[Extent, ...]
+    strides: tuple[Extent, ...]
+    written: bool = False  # whether this kernel writes there
 
 
 @dataclass(frozen=True)
 class Near:
-    """Shared memory for `depth` tiles from byte `start`.
+    """Shared memory for `depth` tiles from byte `start`, C order.
 
-    16-byte chunks are exchanged within a row by the row's low bits, so that ldmatrix meets no bank twice.
-    """
+    Swizzled: 16-byte pieces are exchanged within a row by the row's low bits, so that ldmatrix meets no bank twice."""
 
     dtype: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     depth: int
     start: int
     threads: int
+    swizzled: bool = False
 
     @property
     def row_bytes(self) -> int:
-        return self.shape[1] * BYTES[self.dtype]
+        return self.shape[-1] * BYTES[self.dtype] if self.shape else BYTES[self.dtype]
 
     @property
     def bytes(self) -> int:
-        return self.shape[0] * self.row_bytes
+        """Of one tile, in whole pieces of 16 bytes."""
+        return -(-math.prod(self.shape) * BYTES[self.dtype] // 16) * 16
 
     @property
     def end(self) -> int:
@@ -60,8 +80,12 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Array:
-    """A row-major array in global memory; rows and starts are multiples of `vector` elements."""
+class Axis:
+    """The position along an axis of the tile that a view fills."""
 
-    dtype: str
-    vector: int = 1
+    number: int
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides in elements."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))

@@ -11,7 +11,7 @@ import linecache
 import re
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Union
 
 from llvmlite import ir
 from numba import cuda
@@ -19,12 +19,12 @@ from numba.cuda import dispatcher, types
 from numba.cuda.cudadecl import registry as typing_registry
 from numba.cuda.cudaimpl import registry as lowering_registry
 from numba.cuda.extending import core_models as models
-from numba.cuda.extending import intrinsic, register_model, typeof_impl
+from numba.cuda.extending import register_model, typeof_impl
 from numba.cuda.typing import signature
 from numba.cuda.typing.templates import AbstractTemplate
 
-from kdsl.codegen.cuda.records import Array, Near, Tile
-from kdsl.codegen.cuda.writer import REGISTER, VIEW, Writer, i32
+from kdsl.codegen.cuda.records import Array, Axis, Near, Tile
+from kdsl.codegen.cuda.writer import REGISTER, Writer, i32, i64
 
 _numbers: dict[Any, int] = {}
 
@@ -48,43 +48,84 @@ class TileType(types.Type):  # type: ignore[misc]
 
 
 class NearType(types.Type):  # type: ignore[misc]
+    """A slot of near memory: its address."""
+
     def __init__(self, spec: Near, transposed: bool = False) -> None:
         self.spec, self.transposed = spec, transposed
         super().__init__(f"Near({_number(spec)},{transposed})")
 
 
-class ViewType(types.Type):  # type: ignore[misc]
+class ArrayType(types.Type):  # type: ignore[misc]
+    """Its address, then the extents and strides that are no numbers."""
+
     def __init__(self, spec: Array) -> None:
         self.spec = spec
-        super().__init__(f"View({_number(spec)})")
+        super().__init__(f"Array({_number(spec)})")
 
 
 class SizeType(types.Type):  # type: ignore[misc]
-    """A 32-bit count or index that stays 32 bits wide."""
+    """A 64-bit count or index, the same for the whole block."""
 
     def __init__(self) -> None:
         super().__init__("size")
 
 
+class WalkType(types.Type):  # type: ignore[misc]
+    """An index that is a size plus whole multiples of positions along the tile's axes."""
+
+    def __init__(self, factors: tuple[int, ...]) -> None:
+        self.factors = factors
+        super().__init__(f"Walk{factors}")
+
+
+class EdgeType(types.Type):  # type: ignore[misc]
+    """An index that may leave its axis: beyond the end, or (`both`) also before the start."""
+
+    def __init__(self, inner: Any, both: bool) -> None:
+        self.inner, self.both = inner, both
+        super().__init__(f"Edge({inner},{both})")
+
+
+class ViewType(types.Type):  # type: ignore[misc]
+    """Memory at a place: an array or near memory, and an index for each of its axes; `run` elements go at once."""
+
+    def __init__(self, memory: Any, index: tuple[Any, ...], run: int) -> None:
+        self.memory, self.index, self.run = memory, index, run
+        super().__init__(f"View({memory},{','.join(map(str, index))},{run})")
+
+
 size_type = SizeType()
-Number, Integer, Float = types.Number, types.Integer, types.Float
+Number, Integer, Float, Boolean = types.Number, types.Integer, types.Float, types.Boolean
 boolean, void = types.boolean, types.void
 
 
-def _model(numba_type: type, backend: Callable[[Any], ir.Type]) -> None:
+def _llvm(t: Any) -> ir.Type:
+    if isinstance(t, TileType):
+        return ir.ArrayType(REGISTER[t.spec.dtype], t.spec.count)
+    if isinstance(t, NearType):
+        return i32
+    if isinstance(t, ArrayType):
+        dynamic = sum(isinstance(n, str) for n in (*t.spec.shape, *t.spec.strides))
+        return ir.LiteralStructType([i64] * (1 + dynamic))
+    if isinstance(t, EdgeType):
+        return _llvm(t.inner)
+    if isinstance(t, ViewType):
+        return ir.LiteralStructType([_llvm(x) for x in (t.memory, *t.index)])
+    return i64  # SizeType, WalkType
+
+
+def _model(numba_type: type) -> None:
     @register_model(numba_type)
     class Model(models.PrimitiveModel):  # type: ignore[misc]
         def __init__(self, manager: Any, fe_type: Any) -> None:
-            super().__init__(manager, fe_type, backend(fe_type))
+            super().__init__(manager, fe_type, _llvm(fe_type))
 
 
-_model(TileType, lambda t: ir.ArrayType(REGISTER[t.spec.dtype], t.spec.count))
-_model(NearType, lambda t: i32)
-_model(ViewType, lambda t: VIEW)
-_model(SizeType, lambda t: i32)
+for _kind in (TileType, NearType, ArrayType, SizeType, WalkType, EdgeType, ViewType):
+    _model(_kind)
 register_model(Spec)(models.OpaqueModel)
-for record in (Tile, Near, Array):
-    typeof_impl.register(record)(lambda value, context: Spec(value))
+for _record in (Tile, Near, Array, Axis):
+    typeof_impl.register(_record)(lambda value, context: Spec(value))
 
 
 @lowering_registry.lower_constant(Spec)
@@ -97,55 +138,73 @@ def literal(t: Any) -> Any:
     return t.literal_value if isinstance(t, types.Literal) else None
 
 
-def macro(returns: Callable[..., Any], static: int | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """A macro from a typing function (argument types to result type) and the writer that follows it.
+def factors(t: Any) -> Union[tuple[int, ...], None]:
+    """How an index walks along the tile's axes; None for what is no walk."""
+    if isinstance(t, Spec) and isinstance(t.spec, Axis):
+        return tuple(int(i == t.spec.number) for i in range(t.spec.number + 1))
+    return t.factors if isinstance(t, WalkType) else None
 
-    `static` is the position of an argument that must be a literal.
-    """
+
+def _register(key: Any, returns: Callable[..., Any], write: Callable[..., Any], literals: bool) -> None:
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        prefer_literal = literals
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            out = returns(*args)
+            return None if out is None else signature(out, *args)
+
+    Template.key = key
+
+    def lower(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        out = write(Writer(builder), sig, *values)
+        return context.get_dummy_value() if out is None else out
+
+    typing_registry.register_global(key, types.Function(Template))
+    lowering_registry.lower(key, types.VarArg(types.Any))(lower)
+
+
+def macro(
+    returns: Callable[..., Any], literals: bool = False, name: str = ""
+) -> Callable[[Callable[..., Any]], Any]:
+    """A macro from a typing function (argument types to result type, None if they do not fit) and the writer that follows it.
+
+    `literals`: the typing function reads values of arguments."""
 
     def decorate(write: Callable[..., Any]) -> Any:
-        count = write.__code__.co_argcount - 2
-        names = "".join(", " + n for n in write.__code__.co_varnames[2 : 2 + count])
+        def key(*args: Any) -> Any:
+            raise TypeError(f"{key.__name__} has a meaning in GPU kernels only")
 
-        def typed(context: Any, *args: Any) -> Any:
-            if static is not None and literal(args[static]) is None:
-                return None  # numba asks again with literals
-            result = returns(*args)
-
-            def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-                out = write(Writer(builder), sig, *values)
-                return context.get_dummy_value() if out is None else out
-
-            return None if result is None else (signature(result, *args), codegen)
-
-        scope: dict[str, Any] = {"typed": typed}
-        exec(f"def {write.__name__}(context{names}): return typed(context{names})", scope)
-        return intrinsic(scope[write.__name__])
+        key.__name__ = name or write.__name__
+        _register(key, returns, write, literals)
+        return key
 
     return decorate
 
 
-def infix(op: Any, returns: Callable[[Any], Any], write: Callable[..., Any]) -> None:
-    """Give a Python operator a meaning on tiles and sizes."""
+def infix(op: Any, returns: Callable[..., Any], write: Callable[..., Any]) -> None:
+    """Give a Python operator a meaning on tiles, sizes and walks."""
 
     class Template(AbstractTemplate):  # type: ignore[misc]
         key = op
+        prefer_literal = True
 
         def generic(self, args: Any, kws: Any) -> Any:
-            out = returns(args) if len(args) == 2 else None
-            return None if out is None else signature(out, *[types.unliteral(a) for a in args])
+            out = returns(*args) if any(isinstance(a, _OWN) for a in args) else None
+            return None if out is None else signature(out, *args)
+
+    def lower(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return write(Writer(builder), sig, *values)
 
     typing_registry.register_global(op)(Template)
-    kinds = [TileType, SizeType, types.Number]
-    for left in kinds:
-        for right in kinds:
-            if (left, right) != (types.Number, types.Number):
-                lowering_registry.lower(op, left, right)(
-                    lambda context, builder, sig, values: write(Writer(builder), sig, values)
-                )
+    for own in _OWN:
+        lowering_registry.lower(op, own)(lower)
+        for other in (*_OWN, types.Number, types.Boolean):
+            lowering_registry.lower(op, own, other)(lower)
+            lowering_registry.lower(op, other, own)(lower)
 
 
-PARAMETERS = {"address": types.uint64, "size": size_type, "f32": types.float32}
+_OWN = (TileType, SizeType, WalkType, Spec)
+PARAMETERS = {"address": types.uint64, "size": size_type}
 
 
 def compile_ptx(
@@ -153,9 +212,9 @@ def compile_ptx(
 ) -> str:
     """The PTX of the kernel `name` of a generated source, its entry called by that name.
 
-    `parameters`: "address", "size" or "f32" each; `arch`: "sm_80" … . Source lines stay readable in tracebacks.
-    """
-    capability = (int(arch[3:].rstrip("a")) // 10, int(arch[3:].rstrip("a")) % 10)
+    `parameters`: "address" or "size" each; `arch`: "sm_80", "sm_90a" … . Source lines stay readable in tracebacks."""
+    digits, suffix = arch[3:].rstrip("a"), "a" if arch.endswith("a") else ""
+    capability = (int(digits) // 10, int(digits) % 10, *suffix)
     dispatcher.get_current_device = lambda: SimpleNamespace(
         compute_capability=capability
     )  # nothing here may ask a driver
