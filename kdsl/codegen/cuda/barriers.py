@@ -35,7 +35,7 @@ def _trace(kernel: Sequence[Item], most: int, path: Path = (), step: int = 0) ->
     for i, item in enumerate(kernel):
         yield (*path, i), None, step
         if isinstance(item, Loop):
-            for inner in range(min(most, 2 * item.depth + 1)):
+            for inner in range(min(most, 1 if item.once else 2 * item.depth + 1)):
                 yield from _trace(item.statements, most, (*path, i), inner)
         else:
             yield (*path, i), item, step

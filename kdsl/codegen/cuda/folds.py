@@ -14,7 +14,6 @@ from typing import Any
 
 from llvmlite import ir
 
-from kdsl.codegen.cuda.layout import Layout
 from kdsl.codegen.cuda.macros import element, spread
 from kdsl.codegen.cuda.records import Tile
 from kdsl.codegen.cuda.seam import TileType, literal, macro

@@ -30,7 +30,7 @@ from kdsl.codegen.cuda.seam import (
     macro,
     void,
 )
-from kdsl.codegen.cuda.writer import REGISTER, UNSIGNED, V, Writer, i1, i8, i16, i32, i64
+from kdsl.codegen.cuda.writer import UNSIGNED, V, Writer, i8, i16, i32, i64
 
 Number = Union[int, V]  # known when the kernel is compiled, or an i64
 
@@ -124,8 +124,12 @@ class Places:
         if self.near:
             return list(spec.shape), list(row_major(spec.shape))
         dynamic = iter(range(1, 1 + len(value.type.elements)))
-        both = [[n if isinstance(n, int) else self.w.extract_value(value, next(dynamic)) for n in ns] for ns in (spec.shape, spec.strides)]
-        return both[0], both[1]
+
+
+        def known(n: Any) -> Number:
+            return n if isinstance(n, int) else self.w.extract_value(value, next(dynamic))
+
+        return list(map(known, spec.shape)), list(map(known, spec.strides))
 
     def _times(self, a: Number, b: Number) -> Number:
         if isinstance(a, int) and isinstance(b, int):

@@ -24,9 +24,9 @@ def elements(layout):
         (operand_a(64, 32, (4, 1)), 64, 32, 1),
         (operand_a(128, 32, (4, 2)), 128, 32, 2),
         (operand_b(32, 128, (4, 2)), 32, 128, 4),
-        (blocked(1, 1024, 4, 4), 1, 1024, 1),
-        (blocked(4, 64, 4, 4), 4, 64, 2),
-        (blocked(64, 8, 2, 4), 64, 8, 1),
+        (blocked((1, 1024), (1, 128), 4), 1, 1024, 1),
+        (blocked((4, 64), (8, 16), 4), 4, 64, 2),
+        (blocked((64, 8), (32, 2), 4), 64, 8, 1),
     ],
 )
 def test_every_element_is_held(layout, rows, columns, copies):
@@ -39,8 +39,8 @@ def test_conversions():
     scores = accumulator(64, 64, (4, 1))
     assert scores.converts_freely(operand_a(64, 64, (4, 1)))  # the weights of attention need no movement
     assert not scores.converts_freely(operand_b(64, 64, (4, 1)))
-    assert not scores.converts_freely(blocked(64, 64, 4, 8))
+    assert not scores.converts_freely(blocked((64, 64), (16, 8), 8))
     assert scores.drop(1) == accumulator(64, 128, (4, 1)).drop(1)  # a row's maximum rescales any accumulator
     assert not scores.crosses_warps(1)
     assert scores.crosses_warps(0)
-    assert blocked(1, 1024, 4, 4).crosses_warps(1)
+    assert blocked((1, 1024), (1, 128), 4).crosses_warps(1)
