@@ -18,6 +18,11 @@ class Target:
     vector_registers: int = 32
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 1024 * 1024
+    units: int = 4  # cores, or multiprocessors, that share a kernel
+    bytes_per_us: float = 12_000.0  # from main memory, of one unit
+    operations_per_us: float = 8_000.0  # elementary ones on f32, of one unit
+    launch_us: float = 2.0  # for one kernel more
+    near_bytes: int = 0  # of near memory that a block may have; 0: as its caches hold
 
     @property
     def name(self) -> str:
@@ -53,8 +58,15 @@ def parse_target(text: str) -> Target:
     if kind == "cpu" and (level or host_level()) in LEVELS:
         return LEVELS[level or host_level()]
     if kind in ("cuda", "emulator"):
-        return Target(kind, level or "sm_80", 16, 255, 0, 96 * 1024)
+        return _gpu(kind, level or "sm_80")
     raise ValueError(f"no target is called {text!r}; there are cpu, cpu:{', cpu:'.join(LEVELS)}, cuda, cuda:sm_XX and emulator")
+
+
+def _gpu(kind: str, level: str) -> Target:
+    """An A100, an H200 or a B200, in the words of the CUDA C++ guide's table of compute capabilities."""
+    units, gigabytes, near = {"8": (108, 1555, 163), "9": (132, 4800, 227)}.get(level[3:].rstrip("a")[:-1], (148, 8000, 227))
+    rate = 90_000.0 if units == 108 else 250_000.0
+    return Target(kind, level, 16, 255, 0, 96 * 1024, units, gigabytes * 1000 / units, rate, 4.0, near * 1024)
 
 
 @lru_cache

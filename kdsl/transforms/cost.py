@@ -1,6 +1,6 @@
-"""What work costs on a CPU: numbers for keeping or recomputing a value, and for merging or not.
+"""What work costs: numbers for keeping or recomputing a value, and for merging or not.
 
-In:  ops, types.  Out: costs in vector additions per element, bytes, microseconds.
+In:  ops, types, a target.  Out: costs in vector additions per element, bytes, microseconds.
 Read next: plan_rows.py, group.py.
 """
 
@@ -10,12 +10,10 @@ from kdsl.ir.frame import Plan
 from kdsl.ir.ops import MOVEMENT, Op
 from kdsl.ir.sizes import Extent, names_in, substitute
 from kdsl.ir.tensor import Equation, TensorType
+from kdsl.target import Target
 
 HEAVY = 6  # recomputing a value this dear (in vector additions) costs more than a store and a load near the core
 NEAR_BYTES = 256 * 1024  # of row memory that stay near the core
-LAUNCH = 2.0  # microseconds for one kernel more
-BYTES_PER_MICROSECOND = 12_000.0  # main memory, one core
-FLOPS_PER_MICROSECOND = 8_000.0  # elementary operations, one core, in vectors
 DOT_RATE = 0.1  # a multiplication or addition of a contraction takes this much of an elementary operation's time
 TYPICAL = 64  # what a named size is taken to be where only an estimate is wanted
 
@@ -63,11 +61,11 @@ def work_of(equation: Equation) -> int:
     return count * cost_of(equation.op)
 
 
-def time_of(plan: Plan) -> float:
+def time_of(plan: Plan, target: Target) -> float:
     """Modelled microseconds of a kernel."""
-    return modelled_time(estimate(plan.bytes), plan.work, plan.parallel)
+    return modelled_time(estimate(plan.bytes), plan.work, plan.parallel, target)
 
 
-def modelled_time(moved: float, work: float, parallel: int) -> float:
+def modelled_time(moved: float, work: float, parallel: int, target: Target) -> float:
     """Memory or arithmetic, whichever takes longer, and a launch."""
-    return LAUNCH + max(moved / BYTES_PER_MICROSECOND, work / FLOPS_PER_MICROSECOND) / min(parallel, 4)
+    return target.launch_us + max(moved / target.bytes_per_us, work / target.operations_per_us) / min(parallel, target.units)

@@ -161,7 +161,7 @@ class _Grouper:
             found, g.hard = self.attempt(g.equations)
             if isinstance(found, str):
                 return False
-            g.plan, g.time = found, time_of(found)
+            g.plan, g.time = found, time_of(found, self.target)
         return True
 
     def place(self, *members: Equation) -> None:
@@ -186,9 +186,10 @@ class _Grouper:
             made = {e.result for e in closed}
             inputs = tuple(dict.fromkeys(v for e in closed for v in e.values if v not in made))
             moved = sum(bytes_of(v.type) for v in (*inputs, equations[-1].result))
-            g = Group(self.counter, equations, None, inputs, modelled_time(moved, sum(map(work_of, closed)), 4))
+            time = modelled_time(moved, sum(map(work_of, closed)), self.target.units, self.target)
+            g = Group(self.counter, equations, None, inputs, time)
         else:
-            g = Group(self.counter, equations, p, p.inputs, time_of(p), hard=hard)
+            g = Group(self.counter, equations, p, p.inputs, time_of(p, self.target), hard=hard)
         self.counter += 1
         for e in equations:
             self.home[e] = g
@@ -233,7 +234,7 @@ class _Grouper:
             return None
         found, hard = self.attempt(a.equations + b.equations, a, b)
         if not isinstance(found, str):
-            time = time_of(found)
+            time = time_of(found, self.target)
             if time > a.time + b.time:  # what was guessed of them is asked before it decides
                 self.plan_alone(a)
                 self.plan_alone(b)
@@ -315,7 +316,7 @@ class _Grouper:
             merged = self.judge(equations, [*p.outputs, *written], self.alike(equations, finishers))
         except Illegal:
             return None
-        if time_of(merged) > time_of(p) + 2.0 or (isinstance(merged, RowPlan) and merged.partial):
+        if time_of(merged, self.target) > time_of(p, self.target) + 2.0 or (isinstance(merged, RowPlan) and merged.partial):
             return None
         small = all(bytes_of(e.result.type) <= 8 * FINISHER_ELEMENTS for e in p.equations)
         return replace(merged, kind="finisher" if small else "kernel")

@@ -36,4 +36,4 @@ def plan(
         return plan_scatter(equations, outputs, name, contiguous)
     if any(e.op in SORTS for e in equations):
         return plan_sort(equations, outputs, name)
-    return plan_rows(equations, outputs, name, contiguous, hard)
+    return plan_rows(equations, outputs, name, contiguous, hard, target)

@@ -20,6 +20,7 @@ from kdsl.ir.frame import Illegal, Letter, Letters, RowPlan, flat
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Operand, TensorType, Value
+from kdsl.target import Target
 from kdsl.transforms.cost import HEAVY, NEAR_BYTES, bytes_of, cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
@@ -29,6 +30,11 @@ DIRECT_ROWS = 16  # with so many rows that are kept, folds over other rows need 
 PARTS = 16  # parts of a fold over rows
 SHORT_FOLD = 64  # a fold over so few elements is done in registers
 LARGE_LINE = 32 * 1024  # elements of a whole fold that are cut in parts
+# on a GPU
+GPU_SHORT = 512  # a fold over so few elements is one block's, a tile of lanes after the other: finishers are
+PART_ROWS = 16  # rows that one part adds at least
+PART_LINE = 4096  # elements of a whole fold, likewise
+LINE_TILE = 128  # of a fold over rows alone: blocks share the line
 
 
 @dataclass(eq=False)
@@ -41,9 +47,15 @@ class _Walk:
     made: dict[Value, Equation]
     folds: dict[Equation, frozenset[Letter]]
     used: set[Value]  # fold results that are used in the kernel
+    target: Target | None = None
     line: tuple[Letter, ...] = ()
     rows: tuple[Letter, ...] = ()
     lane: Letter | None = None
+
+    @property
+    def gpu(self) -> Target | None:
+        """The target, where it is a GPU."""
+        return None if self.target is None or self.target.kind == "cpu" else self.target
 
     def on_line(self, v: Value) -> bool:
         return any(x in self.line for axis in self.letters.values[v] for x in axis)
@@ -58,6 +70,7 @@ def plan_rows(
     name: str = "kernel",
     contiguous: Callable[[Value], bool] | None = None,
     hard: HardLetters | None = None,
+    target: Target | None = None,
 ) -> RowPlan:
     """The loop nest for these equations, or Illegal."""
     equations = tuple(equations)
@@ -65,7 +78,7 @@ def plan_rows(
     made = {e.result: e for e in equations}
     folds = {e: dropped(e, letters) for e in equations if e.op in REDUCTIONS}
     consumed = {v for e in equations for v in e.values}
-    walk = _Walk(equations, letters, outputs, made, folds, consumed & {e.result for e in folds})
+    walk = _Walk(equations, letters, outputs, made, folds, consumed & {e.result for e in folds}, target)
     for e in equations:
         _can_be_moved(e, walk)
     _choose_line(walk)
@@ -189,7 +202,7 @@ def _short(w: _Walk, final: list[frozenset[Letter]]) -> bool:
     count: Extent = 1
     for x in final[0]:
         count = count * w.letters.size[x]
-    return isinstance(count, int) and count <= SHORT_FOLD and all(d == final[0] for d in final)
+    return isinstance(count, int) and count <= (GPU_SHORT if w.gpu else SHORT_FOLD) and all(d == final[0] for d in final)
 
 
 def _little_traffic(w: _Walk) -> bool:
@@ -244,20 +257,37 @@ def _parts(w: _Walk, partial: list[Equation], reduced: tuple[Letter, ...]) -> tu
             or any(e.op in (Op.ARGMAX, Op.ARGMIN) for e in whole)
         ):
             return {}, 1
-        count = min(64, n // LARGE_LINE) if isinstance(n, int) else PARTS
+        if w.gpu:
+            count = min(4 * w.gpu.units, n // PART_LINE) if isinstance(n, int) else 2 * w.gpu.units
+        else:
+            count = min(64, n // LARGE_LINE) if isinstance(n, int) else PARTS
         return {e: _part(e, count) for e in whole}, count
     kept = 1
     for x in w.rows:
         if x not in reduced:
             kept *= estimate(w.letters.size[x])
     exact = all(e.result.dtype.compute is e.result.dtype for e in partial)  # else sums would be rounded as they grow
-    if kept >= DIRECT_ROWS and exact:
+    direct, most, each = DIRECT_ROWS, PARTS, 1
+    if w.gpu:
+        direct, each = w.gpu.units, PART_ROWS
+        most = -(-2 * w.gpu.units // max(1, kept * _blocks_of_line(w, partial)))
+    if kept >= direct and exact:
         return {e: e.result for e in partial}, 0
     first = w.letters.size[reduced[0]]
-    count = max(1, min(PARTS, first)) if isinstance(first, int) else PARTS
+    count = max(1, min(most, first // each)) if isinstance(first, int) else most
     if count == 1 and exact:
         return {e: e.result for e in partial}, 0
     return {e: _part(e, count) for e in partial}, count
+
+
+def _blocks_of_line(w: _Walk, partial: list[Equation]) -> int:
+    """How many blocks share the line of a fold over rows."""
+    if any(set(w.line) & d for d in w.folds.values()):
+        return 1
+    out = 1
+    for x in w.line:
+        out *= estimate(w.letters.size[x])
+    return max(1, out // LINE_TILE)
 
 
 def _part(e: Equation, count: int) -> Value:
@@ -435,7 +465,7 @@ def _work(w: _Walk) -> float:
 def _parallel(plan: RowPlan, w: _Walk) -> int:
     """About how many blocks there are."""
     if plan.partial and plan.block_count:
-        return plan.block_count
+        return plan.block_count * (_blocks_of_line(w, list(plan.partial)) if w.gpu else 1)
     out = 1
     for x in plan.rows:
         if x not in plan.reduced:

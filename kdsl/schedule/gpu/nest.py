@@ -16,7 +16,7 @@ import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, Plan
 from kdsl.ir.sizes import Extent, Size, names_in, size
-from kdsl.ir.tensor import Equation, Value
+from kdsl.ir.tensor import Equation, Location, Value
 from kdsl.schedule.folds import LineFold
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Known, Memory, Position, constant, spread_to
@@ -24,7 +24,8 @@ from kdsl.schedule.tiles import Tiles
 
 THREAD_ELEMENTS = 8  # elements of a tile that one thread holds, where that makes no more than FEW_WARPS
 FEW_WARPS = 8
-MOST_ELEMENTS = 32  # that one thread may hold
+MANY_ELEMENTS = 16  # more than that for a thread, and more warps share a tile
+MOST_WARPS = 32
 
 
 def power_above(n: int) -> int:
@@ -32,13 +33,13 @@ def power_above(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def warps_for(shape: tuple[int, int]) -> int:
-    """How many warps share a tile."""
+def warps_for(shape: tuple[int, int], least: int = THREAD_ELEMENTS) -> int:
+    """How many warps share a tile; `least`: elements that a thread should have."""
     elements = shape[0] * shape[1]
     warps = 1
-    while (warps < FEW_WARPS and elements > 32 * warps * THREAD_ELEMENTS) or elements > 32 * warps * MOST_ELEMENTS // 2:
+    while (warps < FEW_WARPS and elements > 32 * warps * least) or elements > 32 * warps * MANY_ELEMENTS:
         warps *= 2
-    return min(warps, 32)
+    return min(warps, MOST_WARPS)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Nest(Tiles):
         self.axes, self.shape = dict(axes), shape
         self.edge = {f"#{a}" for x, a in axes.items() if not _whole(self.size[x], shape[a])}
         self.grid: list[ir.Parallel] = []
+        self.loads: dict[str, ir.Load] = {}  # what a name stands for, where that is a load
 
     def depth_at(self, *extents: Extent) -> int:
         """As for any target; but a tile has one shape, so that a position along it is known everywhere."""
@@ -145,12 +147,27 @@ class Nest(Tiles):
         """A fold's operand; beyond the end of a letter it counts as nothing."""
         inside: Known | None = None
         for x in letters:
-            if x in self.axes and f"#{self.axes[x]}" in self.edge:
+            if x in self.axes and f"#{self.axes[x]}" in self.edge and not self.neutral_beyond(tile, x, fold):
                 one = self.within(x)
                 inside = one if inside is None else self.map("and", [inside, one], dt.bool_)
         if inside is None:
             return tile
         return ir.Map("where", (self.here(inside), tile, constant(fold.start, fold.dtype)), fold.dtype)
+
+    def neutral_beyond(self, tile: ir.Tile, letter: Letter, fold: LineFold) -> bool:
+        """Is this a checked load that reads, beyond the end of the letter, what counts as nothing?"""
+        load = self.loads.get(tile.name) if isinstance(tile, ir.Name) else tile
+        if not isinstance(load, ir.Load) or load.view.fill != fold.start:
+            return False
+        view, at = load.view, self.pos[letter]
+        places = zip(view.index, view.memory.shape, view.checks, strict=True)
+        return any(index == at and extent == self.size[letter] and check for index, extent, check in places)
+
+    def let(self, tile: ir.Tile, hint: str = "t", depth: int | None = None, location: Location | None = None) -> ir.Tile:
+        name = super().let(tile, hint, depth, location)
+        if isinstance(tile, ir.Load) and isinstance(name, ir.Name):
+            self.loads[name.name] = tile
+        return name
 
     def within(self, letter: Letter) -> Known:
         """Which elements of the tile are inside a letter."""
@@ -181,14 +198,14 @@ class Nest(Tiles):
         return ir.Store(view, spread_to(tile, self.shape_at(view, tile)), self.made[v].location)
 
     # --- the end --------------------------------------------------------------------------------------------------------
-    def kernel(self) -> ir.Kernel:
+    def kernel(self, thread_elements: int = THREAD_ELEMENTS) -> ir.Kernel:
         """The finished nest."""
         if not self.grid:
             self.parallel("block", 0, 1)
         body = tuple(self.levels[0].body)
         for loop in reversed(self.grid):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        return kernel(self.plan, body, {"warps": (warps_for(self.shape), 1), "tile": self.shape})
+        return kernel(self.plan, body, {"warps": (warps_for(self.shape, thread_elements), 1), "tile": self.shape})
 
 
 def _whole(n: Extent, step: int) -> bool:

@@ -1,8 +1,9 @@
 """The tile of a kernel of maps and folds: how many rows, how much of the line, and whether it holds the whole line.
 
-In:  a RowPlan.  Out: RowTile.
-Short lines stand in one tile with several rows, lines up to RESIDENT elements in a tile of their own, so that every pass
-finds its values in registers; longer ones and those of a named length are walked over.
+In:  a RowPlan, the target.  Out: RowTile.
+Short lines stand in one tile with several rows, longer ones in a tile of their own as long as registers hold what is live of
+them, so that every pass finds its values there; the longest and those of a named length are walked over.
+A thread has THREAD_BYTES of the widest array: two accesses of 16 bytes in flight for each array.
 Read before: ir/frame.py. Read next: rows.py.
 """
 
@@ -11,14 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kdsl.ir.frame import Letter, RowPlan
+from kdsl.ir.frame import Letter, RowPlan, flat
 from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Value
 from kdsl.schedule.gpu.nest import power_above
+from kdsl.target import Target
 
-BLOCK = 2048  # elements of a tile
-RESIDENT = 8192  # of a line that is one tile
+THREAD_BYTES = 32
+THREADS = 256
+FEW_THREADS = 128  # with few blocks
+REGISTERS = 64  # of a thread, for what is live of a line
+MOST_LINE = 16 * 1024
 COLUMNS = 64  # along the lanes of a tile whose line lies across
 WIDE = 128  # of the line of a block that folds rows
+SQUARE = 32, 64  # of a map that reads one array along its rows
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,19 @@ class RowTile:
     axes: Mapping[Letter, int]
     shape: tuple[int, int]
     resident: bool
+    thread_elements: int
 
 
-def row_tile(plan: RowPlan, folds_line: bool, is_map: bool, splits_line: bool) -> RowTile:
+@dataclass(frozen=True)
+class Kind:
+    """What decides about the tile besides extents."""
+
+    is_map: bool
+    splits_line: bool  # folds over rows alone
+    columns: int  # folds over rows whose results have the line
+
+
+def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
     """The tile of a plan."""
     size = plan.letters.size
     line = plan.line[-1] if plan.line else None
@@ -38,19 +55,58 @@ def row_tile(plan: RowPlan, folds_line: bool, is_map: bool, splits_line: bool) -
     upright = line is not None and plan.lane is not None and plan.lane not in plan.line
     n: Extent = 1 if line is None else size[line]
     m: Extent = 1 if across is None else size[across]
+    each = max(2, THREAD_BYTES // _widest(plan))
+    block = _block(plan, target, each) if kind.is_map else THREADS * each
+    resident = len(plan.line) <= 1 and isinstance(n, int) and not kind.is_map and not kind.splits_line
     if upright:
         columns = min(_cover(m), COLUMNS)
-        rows = _part_of(n, BLOCK // columns)
-        whole = len(plan.line) == 1 and isinstance(n, int) and _cover(n) * columns <= RESIDENT
-        if whole and not is_map:
-            rows = _cover(n)
+        resident = resident and _cover(n) * columns <= _most(plan, kind)
+        rows = _cover(n) if resident else _part_of(n, max(1, block // columns))
         shape = (rows, columns)
     else:
-        whole = len(plan.line) <= 1 and isinstance(n, int) and _cover(n) <= RESIDENT and not is_map and not splits_line
-        columns = _cover(n) if whole else _part_of(n, WIDE if splits_line else BLOCK)
-        shape = (min(_cover(m), max(1, BLOCK // columns)), columns)
+        resident = resident and _cover(n) <= _most(plan, kind)
+        if kind.is_map and _crosses(plan):
+            columns = min(SQUARE[1], _part_of(n, block))
+            block = SQUARE[0] * columns
+        else:
+            columns = _cover(n) if resident else _part_of(n, WIDE if kind.splits_line else block)
+        shape = (min(_cover(m), max(1, block // columns)), columns)
     axes = {x: a for x, a in ((line, 0 if upright else 1), (across, 1 if upright else 0)) if x is not None}
-    return RowTile(axes, shape, whole)
+    return RowTile(axes, shape, resident, min(each, max(1, block // FEW_THREADS)))
+
+
+def _widest(plan: RowPlan) -> int:
+    """Bytes of an element of the widest array that has the line."""
+    values = [e.operands[i] for (e, i), axes in plan.letters.uses.items() if set(flat(axes)) & set(plan.line)]
+    return max((v.dtype.bytes for v in (*values, *plan.outputs) if isinstance(v, Value)), default=4)
+
+
+def _block(plan: RowPlan, target: Target, each: int) -> int:
+    """Elements of a block of a map: fewer where there would not be a block for each multiprocessor."""
+    total = 1
+    for x in (*plan.rows, *plan.line):
+        n = plan.letters.size[x]
+        if not isinstance(n, int):
+            return THREADS * each
+        total *= n
+    block = THREADS * each
+    while block > FEW_THREADS and total // block < target.units:
+        block //= 2
+    return block
+
+
+def _most(plan: RowPlan, kind: Kind) -> int:
+    """The longest line that registers hold: its inputs, the sums over rows, and one value between."""
+    inputs = {e.operands[i] for (e, i), axes in plan.letters.uses.items() if set(flat(axes)) >= set(plan.line) and plan.rows}
+    live = max(2, len(inputs) + kind.columns + 1)
+    wide = max((v.dtype.compute.bytes for v in inputs if isinstance(v, Value)), default=4)
+    return min(MOST_LINE, 512 * max(2, REGISTERS * 4 // (live * wide)))
+
+
+def _crosses(plan: RowPlan) -> bool:
+    """Is some array read along the rows?"""
+    last = [axes[-1][-1] for axes in plan.letters.uses.values() if axes and axes[-1]]
+    return any(x in plan.rows for x in last)
 
 
 def _cover(n: Extent) -> int:

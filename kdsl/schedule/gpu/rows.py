@@ -22,7 +22,7 @@ from kdsl.ir.sizes import Extent, ceildiv, minimum
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.folds import PLACES, LineFold
 from kdsl.schedule.gpu.nest import Nest, State, Walk
-from kdsl.schedule.gpu.row_tiles import RowTile, row_tile
+from kdsl.schedule.gpu.row_tiles import Kind, RowTile, row_tile
 from kdsl.schedule.positions import Memory, constant, spread_to
 from kdsl.target import Target
 
@@ -52,7 +52,8 @@ class _Rows:
         self.p, self.memory, self.size = plan, memory, plan.letters.size
         self.line_folds = [e for e in plan.equations if self.drops(e) and set(plan.line) <= self.drops(e)]
         self.kept = [x for x in plan.rows if x not in plan.reduced]
-        self.tiling: RowTile = row_tile(plan, bool(self.line_folds), self.is_map(), self.splits_line())
+        columns = sum(map(self.is_column, plan.partial))
+        self.tiling: RowTile = row_tile(plan, Kind(self.is_map(), self.splits_line(), columns), target)
         self.t = Nest(plan, memory, self.tiling.axes, self.tiling.shape)
         self.line_axis = self.tiling.axes[plan.line[-1]] if plan.line else 1
         self.part: Extent | None = None
@@ -88,7 +89,7 @@ class _Rows:
         p, t = self.p, self.t
         if p.partial and p.block_count:
             self.part = t.parallel("part", 0, p.block_count)
-            self.cut(p.reduced[0] if p.reduced else p.line[0])
+            self.cut(self.longest(p.reduced or p.line))
         again = [x for x in self.kept if self.repeats(x)]
         for x in self.kept:
             if x not in again:
@@ -105,11 +106,15 @@ class _Rows:
                 t.emit(t.store(v, spread_to(t.value(v), t.shape)))
         else:
             self.passes([], [])
-        return t.kernel()
+        return t.kernel(self.tiling.thread_elements)
 
     def repeats(self, letter: Letter) -> bool:
         """Does some fold over rows come out the same at every position of this letter? One block goes over all of them."""
         return any(letter not in flat(self.p.letters.values[e.result]) for e in self.p.partial)
+
+    def longest(self, letters: tuple[Letter, ...]) -> Letter:
+        """The letter that is cut in pieces; a named size is taken to be long."""
+        return max(letters, key=lambda x: n if isinstance(n := self.size[x], int) else 1 << 62)
 
     def cut(self, letter: Letter) -> None:
         """A block walks over its piece of a folded letter: whole tiles."""
