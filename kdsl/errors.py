@@ -134,6 +134,39 @@ class InternalError(KdslError, RuntimeError):
     """A mistake in kdsl, not in the kernel. The stages that it got to are saved."""
 
 
+# --- what the emulator finds in a kernel's GPU code --------------------------------------------------------------------------
+class EmulatorError(KdslError, RuntimeError):
+    """GPU code that the emulator cannot run, or a mistake in it: one class below for each kind."""
+
+
+class OutOfBoundsError(EmulatorError, IndexError):
+    """A thread reads or writes outside of every buffer."""
+
+
+class MisalignedError(EmulatorError):
+    """An address that is no multiple of the bytes read or written there."""
+
+
+class UnwrittenError(EmulatorError):
+    """A thread reads memory that nobody has written."""
+
+
+class RaceError(EmulatorError):
+    """Two threads use the same bytes, one of them writing, and no barrier orders them."""
+
+
+class UnwaitedCopyError(EmulatorError):
+    """Memory is used while an asynchronous copy or product may still be under way."""
+
+
+class BarrierError(EmulatorError):
+    """A barrier that not all threads reach that it waits for: a GPU would hang."""
+
+
+class DivergenceError(EmulatorError):
+    """Only some threads of a warp execute an instruction that all of them must execute together."""
+
+
 class SpecialisationWarning(UserWarning):
     """One kernel has been compiled for very many different arguments."""
 
