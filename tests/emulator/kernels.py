@@ -29,10 +29,11 @@ def compiled(function, signature, arch=(8, 0), lineinfo=False, fastmath=False):
 @lru_cache
 def program(name, arch="sm_80"):
     """The PTX of one of the programs of tests/codegen/cuda."""
-    from kdsl.codegen.cuda.emit import ptx
+    from kdsl.codegen.cuda.kernels import emit_cuda, ptx
     from kdsl.ir.loop_parser import parse_loops
 
-    return ptx(parse_loops((PROGRAMS / f"{name}.loops").read_text()), arch)
+    (kernel,) = emit_cuda(parse_loops((PROGRAMS / f"{name}.loops").read_text())).kernels
+    return ptx(kernel, arch)
 
 
 def array(buffer, array_):

@@ -34,7 +34,7 @@ def linear_gelu(ptx, rows=136):
     x, w, bias = (a.astype(bf16) for a in (normal(0, rows, 256) / 8, normal(1, 256, 384), normal(2, 384)))
     gpu = Emulator(ptx)
     X, W, B, Y = gpu.put(x, "x"), gpu.put(w, "w"), gpu.put(bias, "bias"), gpu.room(rows * 384 * 2, "y")
-    gpu.launch("linear_gelu", (3, -(-rows // 128)), 256, 65536, [X, W, B, Y, rows])
+    gpu.launch("linear_gelu", 3 * -(-rows // 128), 256, 65536, [X, W, B, Y, rows])
     z = x.astype("f8") @ w.astype("f8") + bias.astype("f8")
     want = z / 2 * (1 + np.tanh(0.7978845608028654 * (z + 0.044715 * z**3)))
     got = gpu.read(Y, bf16, want.shape).astype("f8")
@@ -47,7 +47,7 @@ def attention(ptx, T=130):
     gpu = Emulator(ptx)
     buffers = [gpu.put(a, n) for a, n in zip((q, k, v), "qkv")]
     O, L = gpu.room(q.nbytes, "o"), gpu.room(8 * T, "lse")
-    gpu.launch("attention", ((T + 63) // 64, 2), 128, 40960, [*buffers, O, L, 2, T])
+    gpu.launch("attention", (T + 63) // 64 * 2, 128, 40960, [*buffers, O, L, 2, T])
     s = q.astype("f8") @ k.astype("f8").transpose(0, 2, 1) / 8
     s = np.where(np.tril(np.ones((T, T), bool)), s, -np.inf)
     e = np.exp(s - s.max(2, keepdims=True))
