@@ -45,8 +45,10 @@ class Staged:
         """What a copy brings, to be compared; a tile that is computed is equal to no other."""
         if not isinstance(self.fill, ir.Copy):
             return self.near
-        view = self.fill.view
-        return view.memory, view.index, view.checks, self.fill.shape, self.fill.depth
+        view, memory = self.fill.view, self.fill.view.memory
+        assert not isinstance(memory, ir.Near)
+        buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+        return buffer, memory.shape, memory.strides, view.index, view.checks, self.fill.shape, self.fill.depth
 
     def into(self, near: ir.Near) -> Staged:
         """The same in other near memory of this shape."""
