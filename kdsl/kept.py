@@ -95,9 +95,7 @@ def _places(source: Function) -> list[Location | None]:
     for function in functions:  # grows as it is walked
         for e in function.equations:
             out.append(e.location)
-            callee = e.attributes.get("function")
-            if callee is not None and callee not in functions:
-                functions.append(callee)
+            functions += [f for f in e.attributes.values() if isinstance(f, Function) and f not in functions]
     return out
 
 

@@ -35,6 +35,7 @@ from kdsl.runtime.cpu import Library, asm, generator, load, runs_here
 from kdsl.schedule.gpu.program import schedule_gpu
 from kdsl.schedule.program import schedule
 from kdsl.target import Target
+from kdsl.transforms.derivatives_scan import with_checkpoints
 from kdsl.transforms.differentiate import vjp
 from kdsl.transforms.expand import expand
 from kdsl.transforms.group import group
@@ -209,7 +210,7 @@ class Halves:
 
     def _stages(self, record: Record) -> Function:
         program = record("traced", self.function)
-        return record("simplified", simplify(program))
+        return record("simplified", with_checkpoints(simplify(program)))
 
     def _cut(self, split: Split) -> Cut:
         number = {e.result: i for i, e in enumerate(self.record.program.equations)}

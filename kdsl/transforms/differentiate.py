@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 import kdsl.transforms.simplify  # noqa: F401  (registers the rules)
 from kdsl.ir.ops import ELEMENTWISE, Op
+from kdsl.ir.scans import Scan
 from kdsl.ir.tensor import Equation, Function, Operand, Value
 from kdsl.transforms.derivatives import ELEMENTWISE_DERIVATIVES, Derivative
+from kdsl.transforms.derivatives_scan import pull_scan
 from kdsl.transforms.derivatives_structure import STRUCTURE_DERIVATIVES
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import Simplifier
@@ -55,14 +57,21 @@ def vjp(function: Function) -> Function:
         if r.dtype.is_floating:
             _add(b, known, r, Cotangent(next(given)))
     first_calls = _first_calls(function)
+    first_scans = _first_scans(function)
     for e in reversed(function.equations):
         b.location = e.location
-        if e.result in active and e.result in known and e.op is not Op.CALL:
+        if e.result in active and e.result in known and e.op not in (Op.CALL, Op.SCAN):
             for operand, cotangent in zip(e.operands, _pull(b, e, known[e.result]), strict=True):
                 if cotangent is not None and operand in active:
                     _add(b, known, operand, cotangent)
         if e in first_calls:
             _pull_call(b, e, first_calls[e], known, active)
+        if e in first_scans:
+            results = {q.attributes["index"]: _whole(b, known[q.result]) for q in first_scans[e] if q.result in known}
+            if any(v in active for v in e.values) and results:
+                for v, g in zip(e.values, pull_scan(b, e, results, [v in active for v in e.values], vjp), strict=True):
+                    if g is not None and v in active:
+                        _add(b, known, v, Cotangent(g))
     b.location = function.location
     gradients = tuple(_gradient(b, known, p) for p in function.parameters if p.dtype.is_floating)
     name = f"{function.name}_vjp"
@@ -138,6 +147,15 @@ def _first_calls(function: Function) -> dict[Equation, list[Equation]]:
     for e in function.equations:
         if e.op is Op.CALL:
             groups.setdefault((e.attributes["function"], e.operands), []).append(e)
+    return {group[0]: group for group in groups.values()}
+
+
+def _first_scans(function: Function) -> dict[Equation, list[Equation]]:
+    """For the first equation of each scan, those of all its results."""
+    groups: dict[tuple, list[Equation]] = {}
+    for e in function.equations:
+        if e.op is Op.SCAN:
+            groups.setdefault(Scan(e).key, []).append(e)
     return {group[0]: group for group in groups.values()}
 
 

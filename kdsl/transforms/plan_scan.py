@@ -45,13 +45,13 @@ def plan_scan(
         if e.op is not Op.SCAN and (e.op not in FEEDING or any(v in results for v in e.values)):
             raise Illegal(f"{e.op.value} before or after the steps of a scan")
     first = Scan(next(e for e in equations if e.op is Op.SCAN))
-    # steps are counted from 0 in the direction of the states: with a replay this scan itself counts down
-    turned = first.replay is not None and not first.reverse
+    # steps are counted in the direction in which states arise: a scan with a replay counts down
+    turned = first.reverse if first.replay is None else not first.reverse
     s, written = write_steps(equations, outputs, turned)
     plan = _plan_lanes(written, contiguous, target)
     plan.name, plan.equations, plan.outputs = name, tuple(equations), tuple(outputs)
     plan.length, plan.every, plan.turned = s.length, s.every, turned
-    plan.backward = s.reverse if s.replay is None else True
+    plan.backward = s.replay is not None
     _count(plan)
     return plan
 
@@ -84,7 +84,7 @@ def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], target: Target)
     if rows is not None and (not isinstance(size[rows], int) or size[rows] > MOST_ROWS):  # type: ignore[operator]
         raise Illegal(f"a step folds over {size[rows]} elements: its carry does not stay in registers")
     order = [x for x in _order(loops) if x in side_by_side]
-    lane = _lane(loops, order, rows)
+    lane = _lane(loops, order, rows, target.lanes(4))
     inputs = tuple(v for v in dict.fromkeys(e.operands[i] for e, i in loops.letters.uses) if isinstance(v, Value))
     plan = ScanPlan("", (), inputs, (), loops.letters)
     plan.inner, plan.carries, plan.replayed = tuple(w.inner), tuple(w.carries), tuple(w.replayed)
@@ -154,7 +154,7 @@ def _order(loops: _Loops) -> list[Letter]:
     return out
 
 
-def _lane(loops: _Loops, order: list[Letter], rows: Letter | None) -> Letter | None:
+def _lane(loops: _Loops, order: list[Letter], rows: Letter | None, vector: int) -> Letter | None:
     """The letter along the vectors: contiguous in most of what is read and written, if it is long enough."""
     letters, size = loops.letters, loops.letters.size
     votes: dict[Letter, int] = dict.fromkeys([*order, *([] if rows is None else [rows])], 0)
@@ -169,9 +169,9 @@ def _lane(loops: _Loops, order: list[Letter], rows: Letter | None) -> Letter | N
     if not votes:
         return None
 
-    def worth(x: Letter) -> tuple[bool, int, int]:
+    def worth(x: Letter) -> tuple[bool, bool, int, int]:
         n = estimate(size[x])
-        return n >= 4, votes[x], n
+        return n >= vector and x != rows, n >= 4, votes[x], n
 
     return max(votes, key=worth)
 

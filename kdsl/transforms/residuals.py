@@ -10,6 +10,7 @@ Kept are values of the forward that are dear to compute and small to hold, where
     row statistics    a reduction that makes 8 elements or more into one (not in f16 or bf16: stored, it would be rounded)
     contractions      but not scores: a product that is reduced along a line and then contracted along it (attention) is
                       larger than what it is made of, and made again tile by tile
+    scans             what they give, and the checkpoints from which a gradient makes the states between again
     orders            sorts and argmax
 Everything else (maps, masks, gathers, random bits) is computed again from the parameters: a random key is a parameter.
 Read before: transforms/differentiate.py. Read next: transforms/expand.py.
@@ -79,7 +80,7 @@ def _residuals(function: Function, whole: Function, gradients: Sequence[Value]) 
 
 
 def _worth_keeping(e: Equation, readers: dict[Value, list[Equation]]) -> bool:
-    if e.op in ORDERS or e.op is Op.CALL:
+    if e.op in ORDERS or e.op in (Op.CALL, Op.SCAN):
         return True
     if e.op is Op.DOT:
         return not _is_scores(e, readers)

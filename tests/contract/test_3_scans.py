@@ -9,7 +9,6 @@ import kdsl as kd
 from tests.contract.saying import equal
 from tests.tolerance import assert_close
 
-WAITS = pytest.mark.waits_for("derivatives of scans")
 RNG = np.random.default_rng(3)
 
 
@@ -60,7 +59,7 @@ def test_the_carry_keeps_structure_shape_and_dtype(step):
         kd.kernel(lambda xs: kd.scan(step, kd.zeros(2), xs))(np.ones((3, 2), "f4"))
 
 
-@WAITS
+
 def test_step_may_use_any_tensor_and_gradients_flow_to_it():
     """step may use any tensor of the enclosing kernel, and gradients flow to it"""
 

@@ -433,7 +433,6 @@ def test_prod_is_right_with_zeros(values):
     np.testing.assert_allclose(gradient(lambda x: kd.prod(x, axis=1), rows), expected, rtol=1e-13)
 
 
-@pytest.mark.waits_for("scans")
 @pytest.mark.parametrize("values", [[2, 3, 4], [0, 3, 4], [1, 0, 0, 4]])
 def test_cumulative_prod_is_right_with_zeros(values):
     """cumulative_prod ... right with zeros"""

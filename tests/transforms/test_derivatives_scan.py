@@ -1,0 +1,117 @@
+"""Derivatives of scans: finite differences in f64, second derivatives, both halves of a pullback, what is stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+
+RNG = np.random.default_rng(4)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape)
+
+
+def leaves(x):
+    return [y for part in x for y in leaves(part)] if isinstance(x, (tuple, list)) else [] if x is None else [x]
+
+
+def assert_slopes(f, *args, step=1e-6):
+    """The derived gradients along a random direction of each argument are the slopes of the kernel."""
+    k = f if isinstance(f, kd.Kernel) else kd.kernel(f)
+    results = leaves(k(*args))
+    cotangents = [normal(*r.shape) for r in results]
+    gradients = k.vjp(*args, *cotangents)
+    _, pullback = k.pullback(*args)
+    for i, (g, again) in enumerate(zip(gradients, pullback(*cotangents), strict=True)):
+        np.testing.assert_allclose(again, g, rtol=1e-12, atol=1e-12)
+        direction = normal(*args[i].shape)
+        near = [leaves(k(*args[:i], args[i] + sign * step * direction, *args[i + 1 :])) for sign in (1, -1)]
+        slope = sum(((a - b) * c).sum() for a, b, c in zip(*near, cotangents, strict=True)) / (2 * step)
+        assert abs(slope - (g * direction).sum()) <= 2e-7 * max(1, abs(slope)), f"argument {i}"
+
+
+LENGTHS = [0, 1, 2, 7, 8, 9, 16, 17, 33]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_step_that_is_not_linear(length, reverse):
+    def f(w, h, xs):
+        return kd.scan(lambda c, x: (kd.tanh(c * w + x), c * c), h, xs, reverse=reverse)
+
+    assert_slopes(f, normal(3), normal(3), normal(length, 3))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_linear_step(length, reverse):
+    def f(a, xs):
+        last, ys = kd.scan(lambda c, x: (c * x[0] + x[1], c + x[1]), kd.zeros(5, dtype=kd.f64), (a, xs), axis=1, reverse=reverse)
+        return last, ys
+
+    assert_slopes(f, normal(5, length), normal(5, length))
+
+
+def selective_scan(x, dt, a, b, c, d):
+    def step(h, now):
+        x, dt, b, c = now
+        h = kd.exp(dt[:, :, None] * a) * h + (dt * x)[:, :, None] * b[:, None, :]
+        return h, kd.sum(h * c[:, None, :], axis=-1) + d * x
+
+    return kd.scan(step, kd.zeros((x.shape[0], *a.shape), dtype=x.dtype), (x, dt, b, c), axis=1)
+
+
+@pytest.mark.parametrize(("batch", "length", "width", "states"), [(2, 5, 3, 4), (1, 17, 24, 16), (3, 1, 1, 1), (2, 3, 9, 2)])
+def test_selective_scan(batch, length, width, states):
+    wide, slim = (batch, length, width), (batch, length, states)
+    args = normal(*wide), abs(normal(*wide)), -abs(normal(width, states)), normal(*slim), normal(*slim), normal(width)
+    assert_slopes(selective_scan, *args)
+    largest = batch * length * width * states
+    found = kd.kernel(selective_scan).pullback.explain(*args)
+    assert not [s for s in found.stored_intermediates if width > 9 and _count(s) >= largest]
+
+
+def _count(buffer):
+    text = buffer.split("[")[1].rstrip("]")
+    return int(np.prod([int(n) for n in text.split(",") if n.strip()]))
+
+
+def test_second_derivatives():
+    def f(w, xs):
+        last, ys = kd.scan(lambda c, x: (kd.sin(c * w + x), c * c), w, xs)
+        return kd.sum(last) + kd.sum(ys * xs)
+
+    def slope(w, xs):
+        dw, dxs = kd.grad(f, argnums=(0, 1))(w, xs)
+        return kd.sum(dw * dw) + kd.sum(dxs * dxs * xs)
+
+    for length in (0, 1, 2, 9):
+        assert_slopes(lambda w, xs: kd.grad(f, argnums=(0, 1))(w, xs), normal(2), normal(length, 2))
+        assert_slopes(slope, normal(2), normal(length, 2))
+
+
+def test_gradients_of_cumulative_functions():
+    for name in ("cumulative_sum", "cumulative_prod", "cumulative_max"):
+        assert_slopes(lambda x, name=name: getattr(kd, name)(x, axis=1), normal(3, 17))
+
+
+def test_gradient_of_an_associative_scan():
+    def f(a, b):
+        return kd.associative_scan(lambda p, q: (p[0] * q[0], p[1] * q[0] + q[1]), (a, b), axis=1)
+
+    assert_slopes(f, normal(2, 9), normal(2, 9))
+
+
+def test_integer_carries_have_no_gradient():
+    def f(xs):
+        def step(carry, x):
+            h, count = carry
+            return (h * 0.5 + x * count.astype(kd.f64), count + 1), h
+
+        (h, _), ys = kd.scan(step, (kd.zeros(2, dtype=kd.f64), 1), xs)
+        return h, ys
+
+    assert_slopes(f, normal(19, 2))
