@@ -10,6 +10,7 @@ Read before: scan_tiles.py. Read next: program.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
@@ -24,10 +25,10 @@ from kdsl.target import Target
 
 def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
     """The kernel of a scan."""
-    return [_Scan(plan, memory).kernel()]
+    return [ScanNest(plan, memory).kernel()]
 
 
-class _Scan:
+class ScanNest:
     def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory]) -> None:
         self.p, self.memory, self.t = plan, memory, ScanTiles(plan, memory)
         self.step, self.replay, self.chunk = self.t.name("step"), self.t.name("replay"), self.t.name("chunk")
@@ -41,22 +42,28 @@ class _Scan:
             t.pos[x] = size(loops[-1].index)
         rows = 1 if p.rows is None else self.size[p.rows]
         assert isinstance(rows, int)
-        t.shape = (rows, p.width)
+        t.shape = self.tile_shape(rows)
         if p.rows is not None:
             t.pos[p.rows] = size("#0")
         if p.lane is not None:
-            n = self.size[p.lane]
-            loops.append(self.parallel(n, p.width))
+            loops.append(self.parallel(self.size[p.lane], t.shape[1]))
             t.pos[p.lane] = size(loops[-1].index) + size("#1")
-            if not isinstance(n, int) or n % p.width:
-                t.edge = {"#1"}
+        for axis, n in enumerate((rows, 1 if p.lane is None else self.size[p.lane])):
+            if not isinstance(n, int) or n % t.shape[axis]:
+                t.edge.add(f"#{axis}")
         loops = loops or [self.parallel(1, 1)]
         self.parts = {e.result: (part, self.part_number(e.values[0], loops)) for e, part in p.partial.items()}
         self.block()
         body = tuple(t.levels[0].body)
         for loop in reversed(loops):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        return kernel(p, body, {"width": p.width, "every": p.every})
+        return kernel(p, body, self.schedule())
+
+    def tile_shape(self, rows: int) -> tuple[int, int]:
+        return rows, self.p.width
+
+    def schedule(self) -> dict[str, Any]:
+        return {"width": self.p.width, "every": self.p.every}
 
     def parallel(self, n: Extent, tile: int) -> ir.Parallel:
         index = self.t.name("b")

@@ -27,6 +27,7 @@ from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
+GPU_LANES = 32  # one warp: side by side with many others, each waits for its own memory
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
 
 
@@ -184,9 +185,11 @@ def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target) -> int:
     if plan.lane not in side_by_side:
         assert isinstance(n, int)
         return n
-    vector = target.lanes(4)
     rows = 1 if plan.rows is None else plan.letters.size[plan.rows]
     assert isinstance(rows, int)
+    if target.kind != "cpu":
+        return min(GPU_LANES, 1 << (n - 1).bit_length()) if isinstance(n, int) and n else GPU_LANES
+    vector = target.lanes(4)
     vectors = max(1, REGISTERS // max(1, rows * max(1, len(plan.carries))))
     width = vector * vectors
     while width > vector and isinstance(n, int) and n % width:

@@ -2,16 +2,17 @@
 
 In:  ir.frame.Grouping, a target.  Out: ir.loops.Program: Parallel loops are blocks, tiles have powers of two for extents,
 `Kernel.schedule["warps"]` tells how many warps share them.
-Read before: ir/frame.py, ../buffers.py. Read next: rows.py, dots.py, scatter.py.
+Read before: ir/frame.py, ../buffers.py. Read next: rows.py, dots.py, scan.py, scatter.py.
 """
 
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScatterPlan, SortPlan
+from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScanPlan, ScatterPlan, SortPlan
 from kdsl.schedule.buffers import Buffers, assembled
 from kdsl.schedule.gpu.dots import schedule_gpu_dots
 from kdsl.schedule.gpu.rows import schedule_rows
+from kdsl.schedule.gpu.scan import schedule_scan
 from kdsl.schedule.gpu.scatter import schedule_scatter
 from kdsl.schedule.sort import schedule_sort
 from kdsl.target import Target
@@ -26,6 +27,8 @@ def schedule_gpu(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_rows(plan, buffers.memory, target)
         elif isinstance(plan, DotPlan):
             kernels += schedule_gpu_dots(plan, buffers.memory, target)
+        elif isinstance(plan, ScanPlan):
+            kernels += schedule_scan(plan, buffers.memory, target)
         elif isinstance(plan, ScatterPlan):
             kernels += schedule_scatter(plan, buffers.memory, target)
         elif isinstance(plan, SortPlan):
