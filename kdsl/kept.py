@@ -21,6 +21,7 @@ import numpy as np
 
 from kdsl.dtypes import BY_NAME
 from kdsl.ir.frame import Grouping
+from kdsl.ir.in_place import in_place
 from kdsl.ir.loops import Program
 from kdsl.ir.sizes import Extent, Size, evaluate
 from kdsl.ir.tensor import Function, Location
@@ -40,6 +41,7 @@ class Kept:
     constants: tuple[Any, ...]
     checks: tuple[tuple[int, int, Extent, int | None], ...]
     order: tuple[tuple[str, int], ...]
+    in_place: tuple[tuple[int, int], ...]
 
 
 def describe(grouping: Grouping, loops: Program, library: Library, source: Function) -> Kept:
@@ -60,6 +62,7 @@ def describe(grouping: Grouping, loops: Program, library: Library, source: Funct
             for c in grouping.checks
         ),
         tuple((b.role, b.number) for b in loops.buffers if b.role != "temporary"),
+        in_place(loops),
     )
 
 
@@ -77,6 +80,7 @@ def executable(kept: Kept, library: Library, source: Function) -> Executable:
             for least, largest, extent, place in kept.checks
         ],
         kept.order,
+        kept.in_place,
     )
 
 

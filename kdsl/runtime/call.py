@@ -22,7 +22,7 @@ from kdsl.runtime.buffers import empty
 from kdsl.runtime.cpu import Library
 from kdsl.runtime.fast import FastCall, Tensor
 from kdsl.runtime.native import native
-from kdsl.runtime.out import are_small, check_out, copy_into
+from kdsl.runtime.out import check_out
 
 MOST_RECORDS = 16
 
@@ -73,8 +73,10 @@ class Executable:
         constants: Sequence[Array] = (),
         checks: Sequence[IndexCheck] = (),
         order: Sequence[tuple[str, int]] | None = None,
+        in_place: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """`order`: ("argument" | "result" | "constant", number) for each pointer of `@program`, by default in that order.
+        """`in_place`: (argument, result) where the result may be written over the argument.
+        `order`: ("argument" | "result" | "constant", number) for each pointer of `@program`, by default in that order.
         Results beyond those the caller sees are the ones that `checks` names."""
         self.library, self.arguments, self.results = library, tuple(arguments), tuple(results)
         self.sizes, self.checks = tuple(sizes), tuple(checks)
@@ -82,6 +84,8 @@ class Executable:
         every = [("argument", i) for i in range(len(arguments))] + [("result", i) for i in range(len(results))]
         self.order = tuple(order) if order is not None else (*every, *(("constant", i) for i in range(len(constants))))
         hidden = {n for c in checks for n in (c.least, c.largest)}
+        # a call that finds an index outside is repeated to say which: then the arguments must still be what they were
+        self.in_place = () if checks else tuple(in_place)
         self.visible = tuple(i for i in range(len(results)) if i not in hidden)
         self._every = [Tensor(i) for i in range(len(self.arguments))]
         self._sized_checks = any(callable(c.extent) for c in self.checks)
@@ -97,10 +101,9 @@ class Executable:
         """Run. `arrays` have the specs' dtypes and shapes (the caller has checked); everything else about them is free."""
         if out is not None and len(out) != len(self.visible):
             raise ResultError(f"out= has {len(out)} arrays, the kernel has {len(self.visible)} results", location=False)
-        if out is None or are_small(out):
-            short = self._short(arrays, sizes)
-            if short is not None:
-                return short if out is None else copy_into(out, short)
+        short = self._short(arrays, out, sizes)
+        if short is not None:
+            return short
         inputs = [self._readable(x, spec) for x, spec in zip(arrays, self.arguments, strict=True)]
         values = self.size_values(inputs, sizes or {})
         words = (ctypes.c_int64 * max(1, len(self.sizes)))(*(values[name] for name in self.sizes))
@@ -115,12 +118,14 @@ class Executable:
             return list(out)
         return [results[i] for i in self.visible]
 
-    def _short(self, arrays: Sequence[Any], sizes: Mapping[str, int] | None) -> list[Array] | None:
+    def _short(
+        self, arrays: Sequence[Any], out: Sequence[Any] | None, sizes: Mapping[str, int] | None
+    ) -> list[Array] | None:
         """The results by the short way, or None where it does not take these arguments."""
         if self._fast is None:
             self._fast = FastCall()
             self._fast.add(self, self._every)
-        results = self._fast.call(*arrays)
+        results = self._fast.call(*arrays) if out is None else self._fast.into(list(out), *arrays)
         if results is not NotImplemented:
             return list(results)
         if sizes and self._sized_checks and len(self._fast) < MOST_RECORDS:

@@ -4,45 +4,37 @@ In:  for each kind of call that has been seen, a record: what the arguments must
 Python floats, static values; tuples, lists and dicts of them), and the Executable for it. Out: `FastCall.call(*arguments,
 **keywords)`, which runs the first record that fits and returns the results, or NotImplemented where none fits: runtime/call.py
 takes everything.
-It reads arrays the way every C extension does, through the fields of PyArrayObject; where a probe finds them elsewhere, or
-Python is another one than CPython with a GIL, `call` always says NotImplemented.
-Read before: runtime/buffers.py. The native text is runtime/fast_text.py. Read next: runtime/call.py.
+`FastCall.into(out, *arguments, **keywords)` does the same for `out=`: an array, or a tuple or list of arrays, which it returns.
+Read before: runtime/fast_record.py, runtime/fast_native.py. Read next: runtime/call.py.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-import platform
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.runtime.buffers import handler, numpy_function
-from kdsl.runtime.fast_text import (
+from kdsl.runtime.fast_native import bound, never
+from kdsl.runtime.fast_record import (
     ARRAY,
     BITS,
     DICT,
     DOUBLE,
     EQUAL,
-    FLAGS,
     FLOAT,
-    ITEMS,
     LIST,
     NAMED_STRIDE,
-    OWNER,
     ROOM,
     SAME,
     SIZE,
     TUPLE,
 )
-from kdsl.runtime.native import native
-from kdsl.runtime.out import are_small, copy_into
 
 if TYPE_CHECKING:
     from kdsl.runtime.call import ArgumentSpec, Executable
@@ -92,14 +84,15 @@ Argument = Tensor | Number | Same | SizeOf | Nested
 
 
 class FastCall:
-    """The records of one kernel. `call` is a builtin function; `call(*arguments)` returns the results or NotImplemented."""
+    """The records of one kernel. `call` and `into` are builtin functions that return the results, or NotImplemented."""
 
     call: Callable[..., Any]
+    into: Callable[..., Any]
 
     def __init__(self) -> None:
-        self._head = np.zeros(1, np.int64)  # the address of the newest record; the native function is bound to this array
+        self._head = np.zeros(1, np.int64)  # the address of the newest record; the native functions are bound to this array
         self._kept: list[Any] = []
-        self.call = _bound(self._head) if _usable() else _never
+        self.call, self.into = bound("fast_call", self._head), bound("fast_into", self._head)
 
     def add(
         self,
@@ -119,7 +112,7 @@ class FastCall:
         where one is given: the results, then the program's arguments numbered `held`, then the values of the sizes `told`.
         `fixed`: arguments of the program that are the same at each call. `sizes`: the record holds for
         these values of the named sizes only (where something about them was checked)."""
-        record = self.call is not _never and _record(
+        record = self.call is not never and _record(
             executable, arguments, finish, single, sizes, tuple(keywords), held, told, fixed
         )
         if not record:
@@ -129,21 +122,6 @@ class FastCall:
         self._kept.append((words, kept))
         self._head[0] = words.ctypes.data
         return True
-
-    def into(self, out: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] = {}) -> Any:
-        """`call` with `out=` an array, or a tuple or list of arrays; `out` itself, or NotImplemented."""
-        single = type(out) is np.ndarray
-        places = (out,) if single else out
-        if type(places) not in (tuple, list) or not are_small(places):
-            return NotImplemented
-        results = self.call(*arguments, **keywords)
-        if single is not (type(results) is np.ndarray):
-            return NotImplemented
-        flat = (results,) if single else results
-        if type(flat) is not tuple or len(flat) != len(places) or not all(type(x) is np.ndarray for x in (*flat, *places)):
-            return NotImplemented
-        copy_into(places, flat)
-        return out
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -160,7 +138,7 @@ def _record(
     told: Sequence[str],
     fixed: Mapping[int, np.ndarray[Any, Any]],
 ) -> tuple[np.ndarray[Any, Any], list[Any]] | None:
-    """The words of a record (runtime/fast_text.py says which is what) and what must live as long; None: not possible."""
+    """The words of a record (runtime/fast_record.py says which is what) and what must live as long; None: not possible."""
     objects = _flat(arguments)
     numbers = {x.number: i for i, x in enumerate(objects) if isinstance(x, (Tensor, Number))}
     dims = sum(r.ndim for r in executable.results)
@@ -223,17 +201,19 @@ def _record(
         if width not in (4, 8) or executable.results[check.least].dtype.kind != "signed":
             return None
         checks += [slot["result", check.least], slot["result", check.largest], check.length(sizes or {}), width]
-    constants = [x for i, c in enumerate(executable.constants) for x in (slot["constant", i], c.ctypes.data)]
-    constants += [x for i, c in fixed.items() for x in (slot["argument", i], c.ctypes.data)]
+    constants = [x for i, c in enumerate(executable.constants) for x in (slot["constant", i], c.ctypes.data, c.nbytes)]
+    constants += [x for i, c in fixed.items() for x in (slot["argument", i], c.ctypes.data, c.nbytes)]
+    over = [x for a, r in executable.in_place for x in (r, slot["argument", a])]
     exact = table([sizes[name] for name in names]) if sizes is not None else 0
     address = executable.library.address
     words = np.array(
         [
             0, len(arguments) - len(keywords), table(specs), len(names), len(executable.results), table(results),
-            len(constants) // 2, table(constants), address("program"), address("arena"), address("shapes"), exact,
+            len(constants) // 3, table(constants), address("program"), address("arena"), address("shapes"), exact,
             _is_large(executable), 0 if single else id(finish) if finish else 1, len(executable.checks), table(checks),
             len(keywords), table([address_of(sys.intern(k)) for k in keywords]), len(objects),
             len(held), table([numbers[n] for n in held]), len(told), table([names.index(n) for n in told]),
+            len(over) // 2, table(over),
         ],
         np.int64,
     )  # fmt: skip
@@ -282,73 +262,3 @@ def _is_large(executable: Executable) -> bool:
     kinds = [spec.dtype for spec in executable.arguments] + [spec.dtype for spec in executable.results]
     touched = sum(math.prod(map(int, shape)) * dtype.bytes for shape, dtype in zip(shapes, kinds))
     return touched + executable.arena_bytes(nothing) >= SMALL_BYTES
-
-
-# --- the native function ------------------------------------------------------------------------------------------------------
-class _Method(ctypes.Structure):
-    """PyMethodDef."""
-
-    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
-
-
-def _never(*arguments: Any) -> Any:
-    return NotImplemented
-
-
-def _bound(head: np.ndarray[Any, Any]) -> Callable[..., Any]:
-    new = ctypes.pythonapi.PyCFunction_NewEx
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return new(ctypes.addressof(_method()), head, None)
-
-
-@lru_cache
-def _method() -> _Method:
-    METH_FASTCALL, METH_KEYWORDS = 0x80, 0x2
-    method = _Method(b"fast_call", native().address("fast_call"), METH_FASTCALL | METH_KEYWORDS, None)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
-    return method
-
-
-@lru_cache
-def _usable() -> bool:
-    """Whether objects are laid out as the native text believes, tried on live ones; if so, set it up."""
-    if platform.python_implementation() != "CPython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return False
-    if ctypes.sizeof(ctypes.c_void_p) != 8 or "t" in getattr(sys, "abiflags", "") or np.ndarray.__basicsize__ < OWNER + 8:
-        return False
-
-    def read(x: Any, offset: int, kind: Any = ctypes.c_int64) -> Any:
-        return kind.from_address(id(x) + offset).value
-
-    probes = np.zeros((3, 5), np.float32), np.zeros((4, 6), np.int64)[::2, ::-1], np.zeros((), np.float64), np.zeros((2, 0), "i1")
-    for x in probes:
-        flags = x.flags.c_contiguous | x.flags.f_contiguous << 1 | x.flags.owndata << 2 | x.flags.aligned << 8 | 0x400
-        shape = (ctypes.c_int64 * x.ndim).from_address(read(x, 32)) if x.ndim else ()
-        strides = (ctypes.c_int64 * x.ndim).from_address(read(x, 40)) if x.ndim else ()
-        found = (read(x, 8), read(x, 16), read(x, 24, ctypes.c_int32), tuple(shape), tuple(strides), read(x, 56))
-        if found != (id(np.ndarray), x.ctypes.data, x.ndim, x.shape, x.strides, id(x.dtype)):
-            return False
-        if read(x, FLAGS, ctypes.c_int32) != flags:
-            return False
-    if read(1.5, 8) != id(float) or read(1.5, 16, ctypes.c_double) != 1.5:
-        return False
-    pair, several = (1.5, probes), [1.5, probes]
-    places = id(pair) + ITEMS, read(several, ITEMS)
-    if any((ctypes.c_int64 * 2).from_address(place)[:] != [id(pair[0]), id(probes)] for place in places):
-        return False
-    if read(pair, 16) != 2 or read(several, 16) != 2:
-        return False
-    addresses = (id(np.ndarray), numpy_function(94), id(float), id(handler()), id(int), id(str))  # 94: PyArray_NewFromDescr
-    given = (ctypes.c_int64 * len(addresses))(*addresses)
-    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(native().address("fast_setup"))(ctypes.addressof(given))
-    probe = np.empty(3, np.float32)
-    return _owner_name(probe) is not None
-
-
-def _owner_name(x: np.ndarray[Any, Any]) -> str | None:
-    """The name of the allocator that an array's owner field points to."""
-    try:
-        capsule = ctypes.cast(ctypes.c_void_p.from_address(id(x) + OWNER), ctypes.py_object).value
-    except ValueError:
-        return None
-    return repr(capsule) if type(capsule).__name__ == "PyCapsule" else None

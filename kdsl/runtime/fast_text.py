@@ -1,44 +1,19 @@
-"""The native text of the fast call (runtime/fast.py says what it is for).
+"""The native text of the fast call: finds the record that fits, makes the results' memory, calls, hands over.
 
-A record is a table of 8-byte words:
-
-    0 the next record      1 arguments          2 their table        3 sizes           4 results        5 their table
-    6 constants            7 (slot, address)…   8 @program           9 @arena         10 @shapes       11 exact sizes or null
-    12 give up the GIL     13 finish: 0 the only result, 1 a tuple, else a callable   14 index checks  15 their table
-    16 keyword arguments   17 their names       18 objects in all    19 objects handed on   20 their numbers
-    21 sizes handed on     22 their numbers
-
-    object (first the positional arguments, then the keyword ones, then the elements of containers among all of them), 8 words:
-        ARRAY              dtype object, slot, ndim, axes, flags that must be set, item bytes, compare strides
-        SAME               the object itself
-        FLOAT, DOUBLE      -, slot: a Python float that the program takes as f32 or f64
-        EQUAL              an equal object, -, -, its type
-        BITS               the bits of a Python float
-        TUPLE, LIST, DICT  the type, -, length, keys of a dict, number of the first element among the objects
-        SIZE               -, number of the size: a Python int that is the value of a named size
-    axes: for each axis extent or -1 - size number, stride in bytes or NAMED_STRIDE + size number
-    result: dtype object, slot, ndim, item bytes, visible           check: slot of least, slot of largest, extent, bytes
-
-`slot` is the position in the table of pointers that @program takes.
-Read before: runtime/fast.py, docs/decisions/stages.md. Read next: runtime/fast_fits_text.py.
+In:  the words of runtime/fast_record.py.  Out: `@fast_call`, and `@fast_into` for calls with `out=` (runtime/fast.py binds both).
+Read before: runtime/fast_record.py, runtime/fast_fits_text.py, runtime/fast_out_text.py, runtime/fast_results_text.py.
+Read next: runtime/fast_native.py.
 """
 
 from __future__ import annotations
 
 import re
 
-from kdsl.runtime import fast_fits_text
-
-ARRAY, SAME, FLOAT, DOUBLE, EQUAL, BITS, TUPLE, LIST, DICT, SIZE = range(10)
-ROOM = 1024  # objects, results, sizes, axes of results, pointers
-NAMED_STRIDE = 1 << 61
-UNKNOWN = -(1 << 63)  # a size that no argument has told yet
-# Fields of PyArrayObject beyond those every object has.
-FLAGS, OWNER = 64, 88
-ITEMS = 24  # where a tuple has its elements, and a list the address of its own
+from kdsl.runtime import fast_fits_text, fast_out_text, fast_results_text
+from kdsl.runtime.fast_record import FLAGS, ITEMS, NAMED_STRIDE, OWNER, ROOM, UNKNOWN
 
 _TEXT = """
-@api = internal global [6 x ptr] zeroinitializer
+@api = internal global [9 x ptr] zeroinitializer
 declare ptr @PyErr_NoMemory()
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
@@ -50,13 +25,19 @@ declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 @_Py_NotImplementedStruct = external global i8
 
-; ndarray, PyArray_NewFromDescr, float, the allocator's capsule, int, str
+; ndarray, PyArray_NewFromDescr, float, the allocator's capsule, int, str, tuple, list, PyArray_CopyInto
 define void @fast_setup(ptr %given) {
-  %c = call ptr @memcpy(ptr @api, ptr %given, i64 48)
+  %c = call ptr @memcpy(ptr @api, ptr %given, i64 72)
   ret void
 }
 
 define ptr @fast_call(ptr %self, ptr %arguments, i64 %given, ptr %names) {
+  %result = call ptr @fast_run(ptr %self, ptr %arguments, i64 %given, ptr %names, ptr null, i64 0, i64 0, ptr null)
+  ret ptr %result
+}
+
+; %kind: 0 new arrays, 1 the results go into the one array of %outs, 2 into all of them; then %out is returned
+define internal ptr @fast_run(ptr %self, ptr %arguments, i64 %given, ptr %names, ptr %outs, i64 %n.outs, i64 %kind, ptr %out) {
 entry:
   %objects = alloca [ROOM x ptr], align 16
   %sizes = alloca [ROOM x i64], align 16
@@ -102,6 +83,14 @@ miss:
   %after = WORD ptr %r 0
   br label %record
 begin:
+  %way = WORD i64 %r 13
+  %into = icmp ne i64 %kind, 0
+  %way.into = sub i64 %kind, 1
+  %same.way = icmp eq i64 %way, %way.into
+  %new.arrays = xor i1 %into, true
+  %gives = or i1 %same.way, %new.arrays
+  br i1 %gives, label %try, label %miss
+try:
   %fit = call i1 @fits(ptr %r, ptr %objects, i64 %given, i64 %keywords, ptr %names, ptr %sizes, ptr %pointers, ptr %numbers)
   br i1 %fit, label %constants, label %miss
 
@@ -115,8 +104,8 @@ constant:
   %c.more = icmp ult i64 %c, %n.constants
   br i1 %c.more, label %constant.one, label %shapes
 constant.one:
-  %c2 = mul i64 %c, 2
-  %c.at = getelementptr i64, ptr %constant.table, i64 %c2
+  %c3 = mul i64 %c, 3
+  %c.at = getelementptr i64, ptr %constant.table, i64 %c3
   %c.slot = WORD i64 %c.at 0
   %c.data = WORD ptr %c.at 1
   %c.to = getelementptr ptr, ptr %pointers, i64 %c.slot
@@ -134,9 +123,9 @@ result:
   %made = phi i64 [ 0, %shapes ], [ %made1, %result.next ]
   %dims = phi ptr [ %extents, %shapes ], [ %dims1, %result.next ]
   %j.more = icmp ult i64 %j, %n.results
-  br i1 %j.more, label %result.one, label %temporaries
+  br i1 %j.more, label %result.one, label %all.placed
 result.next:
-  %made1 = phi i64 [ %made, %conceal ], [ %made.one, %own ]
+  %made1 = phi i64 [ %made, %conceal ], [ %made.one, %own ], [ %made.two, %straight ]
   %dims1 = getelementptr i64, ptr %dims, i64 %result.ndim
   %j1 = add i64 %j, 1
   br label %result
@@ -150,14 +139,35 @@ result.one:
   %result.visible = WORD i64 %result.at 4
   %result.to = getelementptr ptr, ptr %pointers, i64 %result.slot
   %shown = icmp ne i64 %result.visible, 0
-  br i1 %shown, label %count, label %conceal
+  br i1 %shown, label %where, label %conceal
 conceal:
   %hidden.at = getelementptr i64, ptr %hidden, i64 %j
   store ptr %hidden.at, ptr %result.to
   br label %result.next
+where:
+  br i1 %into, label %enough, label %count
+enough:
+  %has.place = icmp ult i64 %made, %n.outs
+  br i1 %has.place, label %placed, label %misfit
+placed:
+  %place.at = getelementptr ptr, ptr %outs, i64 %made
+  %place = load ptr, ptr %place.at
+  %how = call i64 @place(ptr %place, ptr %r, ptr %result.at, i64 %j, i64 %made, ptr %dims, ptr %objects, ptr %outs, i64 %n.outs)
+  switch i64 %how, label %misfit [ i64 1, label %straight
+                                   i64 2, label %count ]
+straight:
+  call void @Py_IncRef(ptr %place)
+  %place.data = WORD ptr %place 2
+  store ptr %place.data, ptr %result.to
+  %place.to = getelementptr ptr, ptr %results, i64 %made
+  store ptr %place, ptr %place.to
+  %made.two = add i64 %made, 1
+  br label %result.next
+misfit: ; the long way says what is wrong with it
+  br label %undo
 count:
-  %k = phi i64 [ 0, %result.one ], [ %k1, %count.one ]
-  %bytes = phi i64 [ %result.item, %result.one ], [ %bytes1, %count.one ]
+  %k = phi i64 [ 0, %where ], [ 0, %placed ], [ %k1, %count.one ]
+  %bytes = phi i64 [ %result.item, %where ], [ %result.item, %placed ], [ %bytes1, %count.one ]
   %k.more = icmp ult i64 %k, %result.ndim
   br i1 %k.more, label %count.one, label %make
 count.one:
@@ -195,6 +205,10 @@ exhausted:
 refused:
   call void @release(ptr %memory)
   br label %undo
+
+all.placed:
+  %too.few = icmp ult i64 %made, %n.outs
+  br i1 %too.few, label %misfit, label %temporaries
 
 ; --- temporaries, and the call
 temporaries:
@@ -263,55 +277,10 @@ let.go.one:
   br label %let.go
 ran:
   call void @release(ptr %arena)
-  %n.checks = WORD i64 %r 14
-  %check.table = WORD ptr %r 15
-  br label %check
-
-; --- indices: least and largest must lie in -extent .. extent-1, unless there was none (least > largest)
-check:
-  %h = phi i64 [ 0, %ran ], [ %h1, %check.good ]
-  %h.more = icmp ult i64 %h, %n.checks
-  br i1 %h.more, label %check.one, label %finish
-check.one:
-  %h4 = mul i64 %h, 4
-  %check.at = getelementptr i64, ptr %check.table, i64 %h4
-  %least.slot = WORD i64 %check.at 0
-  %largest.slot = WORD i64 %check.at 1
-  %limit = WORD i64 %check.at 2
-  %width = WORD i64 %check.at 3
-  %least.to = getelementptr ptr, ptr %pointers, i64 %least.slot
-  %least.at = load ptr, ptr %least.to
-  %largest.to = getelementptr ptr, ptr %pointers, i64 %largest.slot
-  %largest.at = load ptr, ptr %largest.to
-  %is.narrow = icmp eq i64 %width, 4
-  br i1 %is.narrow, label %read4, label %read8
-read4:
-  %least4 = load i32, ptr %least.at
-  %largest4 = load i32, ptr %largest.at
-  %least4.wide = sext i32 %least4 to i64
-  %largest4.wide = sext i32 %largest4 to i64
-  br label %bounds
-read8:
-  %least8 = load i64, ptr %least.at
-  %largest8 = load i64, ptr %largest.at
-  br label %bounds
-bounds:
-  %least = phi i64 [ %least4.wide, %read4 ], [ %least8, %read8 ]
-  %largest = phi i64 [ %largest4.wide, %read4 ], [ %largest8, %read8 ]
-  %lowest = sub i64 0, %limit
-  %low = icmp sge i64 %least, %lowest
-  %high = icmp slt i64 %largest, %limit
-  %inside = and i1 %low, %high
-  %empty = icmp sgt i64 %least, %largest
-  %good = or i1 %inside, %empty
-  br i1 %good, label %check.good, label %outside
-check.good:
-  %h1 = add i64 %h, 1
-  br label %check
-outside:
-  br label %drop
+  %inside = call i1 @indices_inside(ptr %r, ptr %pointers)
+  br i1 %inside, label %finish, label %drop
 drop:
-  %refuse = phi i1 [ true, %outside ], [ false, %tuple ]
+  %refuse = phi i1 [ true, %ran ], [ false, %hand.on ]
   br label %drop.next
 drop.next:
   %x.i = phi i64 [ 0, %drop ], [ %x.i1, %drop.one ]
@@ -328,77 +297,34 @@ drop.one:
 
 ; --- the results, as the kernel's user wants them
 finish:
-  %way = WORD i64 %r 13
+  br i1 %into, label %fill, label %way.out
+fill:
+  %filled = call i32 @fill_places(ptr %outs, ptr %results, i64 %made)
+  %is.filled = icmp eq i32 %filled, 0
+  br i1 %is.filled, label %as.given, label %failed
+as.given:
+  call void @Py_IncRef(ptr %out)
+  ret ptr %out
+way.out:
   %only = icmp eq i64 %way, 0
-  br i1 %only, label %single.result, label %tuple
+  br i1 %only, label %single.result, label %hand.on
 single.result:
   %alone = load ptr, ptr %results
   ret ptr %alone
-tuple:
+hand.on:
   %n.told = WORD i64 %r 21
-  %told.table = WORD ptr %r 22
   %before.told = add i64 %made, %n.held
   %in.all = add i64 %before.told, %n.told
   %all = call ptr @PyTuple_New(i64 %in.all)
   %no.tuple = icmp eq ptr %all, null
-  br i1 %no.tuple, label %drop, label %fill
-fill:
-  %m = phi i64 [ 0, %tuple ], [ %m1, %fill.one ]
-  %m.more = icmp ult i64 %m, %made
-  br i1 %m.more, label %fill.one, label %filled
-fill.one:
-  %m.at = getelementptr ptr, ptr %results, i64 %m
-  %one = load ptr, ptr %m.at
-  %m.set = call i32 @PyTuple_SetItem(ptr %all, i64 %m, ptr %one)
-  %m1 = add i64 %m, 1
-  br label %fill
-filled:
-  %v = phi i64 [ 0, %fill ], [ %v1, %filled.one ]
-  %v.more = icmp ult i64 %v, %n.held
-  br i1 %v.more, label %filled.one, label %tell
-filled.one:
-  %v.from = getelementptr i64, ptr %held.table, i64 %v
-  %v.number = load i64, ptr %v.from
-  %v.object.at = getelementptr ptr, ptr %objects, i64 %v.number
-  %v.object = load ptr, ptr %v.object.at
-  %v.place = add i64 %made, %v
-  %v.set = call i32 @PyTuple_SetItem(ptr %all, i64 %v.place, ptr %v.object)
-  %v1 = add i64 %v, 1
-  br label %filled
-tell:
-  %t = phi i64 [ 0, %filled ], [ %t1, %tell.set ]
-  %t.more = icmp ult i64 %t, %n.told
-  br i1 %t.more, label %tell.one, label %complete
-tell.one:
-  %t.from = getelementptr i64, ptr %told.table, i64 %t
-  %t.number = load i64, ptr %t.from
-  %t.at = getelementptr i64, ptr %sizes, i64 %t.number
-  %t.value = load i64, ptr %t.at
-  %t.object = call ptr @PyLong_FromLongLong(i64 %t.value)
-  %no.int = icmp eq ptr %t.object, null
-  br i1 %no.int, label %untold, label %tell.set
-tell.set:
-  %t.place = add i64 %before.told, %t
-  %t.set = call i32 @PyTuple_SetItem(ptr %all, i64 %t.place, ptr %t.object)
-  %t1 = add i64 %t, 1
-  br label %tell
-untold:
-  call void @Py_DecRef(ptr %all)
-  ret ptr null
-complete:
-  %flat = icmp eq i64 %way, 1
-  br i1 %flat, label %as.tuple, label %hand.over
-as.tuple:
-  ret ptr %all
-hand.over:
-  %finisher = inttoptr i64 %way to ptr
-  %shaped = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %finisher, ptr %all, ptr null)
-  call void @Py_DecRef(ptr %all)
-  ret ptr %shaped
+  br i1 %no.tuple, label %drop, label %tuple
+tuple:
+  %handed.over = call ptr @hand_over(ptr %r, ptr %all, ptr %results, i64 %made, ptr %objects, ptr %sizes)
+  ret ptr %handed.over
 
 ; --- give back what was made; with an index outside, the long way tells which
 undo:
-  %slow = phi i1 [ false, %exhausted ], [ false, %refused ], [ %refuse, %drop.next ]
+  %slow = phi i1 [ false, %exhausted ], [ false, %refused ], [ true, %misfit ], [ %refuse, %drop.next ]
   br label %undo.next
 undo.next:
   %u = phi i64 [ 0, %undo ], [ %u1, %undo.one ]
@@ -420,7 +346,7 @@ failed:
 
 def text() -> str:
     """The text, with `%x = WORD type table number` and the numbers above written out."""
-    out = fast_fits_text.TEXT + _TEXT
+    out = fast_fits_text.TEXT + fast_out_text.TEXT + fast_results_text.TEXT + _TEXT
     for name, value in (("NAMED_STRIDE", NAMED_STRIDE), ("UNKNOWN", UNKNOWN), ("OWNER", OWNER), ("FLAGS", FLAGS),
                         ("ITEMS", ITEMS), ("ROOM", ROOM)):  # fmt: skip
         out = out.replace(name, str(value))
