@@ -1,8 +1,9 @@
 """Which layout each tile of a kernel has, and what tiles are called in its source.
 
-Every shape has a layout of its own: of what a Dot adds up the accumulator's, parts of it for rows and columns; any other
-shape is blocked, with the same threads along each axis in the whole kernel, so that rows and columns of different tiles lie in
-the same threads and folds and broadcasts need no conversion. Where they still differ, expressions.py goes through near memory.
+Every shape has a layout of its own: of what a Dot adds up the accumulator's (patches without tensor cores), parts of it for
+rows and columns; any other shape is blocked, with the same threads along each axis in the whole kernel, so that rows and
+columns of different tiles lie in the same threads and folds and broadcasts need no conversion. Where they still differ,
+expressions.py goes through near memory.
 Warps come from the kernel's schedule ("warps": (down, across)).
 In:  a kernel of the loop IR.  Out: Layouts. Read before: layout.py, ir/loops.py. Read next: expressions.py.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from kdsl.codegen.cuda.layout import Layout, accumulator, blocked, operand_a
+from kdsl.codegen.cuda.layout import Layout, accumulator, blocked, operand_a, patches
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES, HALVES
 from kdsl.ir import loops as ir
@@ -41,9 +42,12 @@ class Layouts:
         tiles = all_tiles(kernel)
         shapes = {tuple(t.shape) for t in tiles} | {tuple(s.shape) for s in ir.walk(kernel.body) if isinstance(s, ir.Copy)}
         lets = {s.name: s.tile for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
-        dots = [t for t in tiles if isinstance(t, ir.Dot) and on_tensor_cores(t, lets)]
+        dots = [t for t in tiles if isinstance(t, ir.Dot)]
+        cores = {t: half for t in dots if (half := on_tensor_cores(t, lets))}
+        self.cores = {*cores}
         self.dots = sorted({tuple(t.shape) for t in dots})
-        self.left = {t.a.name for t in dots if isinstance(t.a, ir.Name)}  # Lets that are left operands of tensor cores
+        self.patch = None if cores or not dots else 16 // max(4, *(t.dtype.bytes for t in dots))
+        self.left = {t.a.name: half for t, half in cores.items() if isinstance(t.a, ir.Name)}  # Lets that are their left operands
         main = max(shapes or {()}, key=lambda s: (math.prod(s), len(s), s))
         vector = 16 // max(2, min((BYTES[b.dtype.name] for b in kernel.buffers if b.shape), default=4))
         self.vector = max(1, min(vector, math.prod(main) // self.threads))
@@ -74,6 +78,9 @@ class Layouts:
         for whole in self.dots:
             if len(shape) == 2 and all(a in (1, b) for a, b in zip(shape, whole)):
                 layout, text = accumulator(*whole, self.warps), f"accumulator({whole[0]}, {whole[1]}, {self.warps})"
+                if self.patch:
+                    layout = patches(*whole, self.warps, self.patch)
+                    text = f"patches({whole[0]}, {whole[1]}, {self.warps}, {self.patch})"
                 if shape != whole:
                     layout, text = layout.part(shape), f"{text}.part({shape})"
                 break
@@ -110,14 +117,15 @@ class Layouts:
         return self.definitions[key][0]
 
 
-def on_tensor_cores(t: ir.Dot, lets: dict[str, ir.Tile]) -> bool:
-    """Whether a product's operands are bf16: in near memory, or rounded."""
+def on_tensor_cores(t: ir.Dot, lets: dict[str, ir.Tile]) -> str | None:
+    """The dtype of a product's operands where both are f16 or both bf16: in near memory, or rounded. None for any other."""
 
-    def half(x: ir.Tile) -> bool:
+    def half(x: ir.Tile) -> str:
         if isinstance(x, ir.Name):
             x = lets.get(x.name, x)
         if isinstance(x, ir.Load) and isinstance(x.view.memory, ir.Near):
-            return x.view.memory.dtype.name == "bf16"
-        return isinstance(x, ir.Map) and x.op == "round_bf16"
+            return x.view.memory.dtype.name
+        return x.op.removeprefix("round_") if isinstance(x, ir.Map) else ""
 
-    return half(t.a) and half(t.b)
+    a, b = half(t.a), half(t.b)
+    return a if a == b and a in HALVES else None

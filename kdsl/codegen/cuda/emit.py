@@ -149,7 +149,7 @@ class Emitter:
         for s in ir.walk(self.kernel.body):
             if isinstance(s, ir.Near):
                 self.tiles.rings[s] = ring = Ring(s)
-                ring.swizzled = s in operands and s.dtype.name == "bf16" and len(s.shape) == 2 and _rows16(s)
+                ring.swizzled = s in operands and len(s.shape) == 2 and _rows16(s)
             elif isinstance(s, ir.Copy):
                 self.tiles.rings[s.near].depth = max(self.tiles.rings[s.near].depth, s.depth)
 
@@ -220,7 +220,7 @@ class Emitter:
             self.tiles.reads, self.tiles.before = [], []
             self.tiles.read(s.tile.view.memory)
             at = self.tiles.place(s.tile.view, tuple(s.tile.shape))
-            tile = self.layouts.tile("bf16", tuple(s.tile.shape), layout)
+            tile = self.layouts.tile(self.layouts.left[s.name], tuple(s.tile.shape), layout)
             out.append(Line([f"{name} = take({tile}, {at})"], self.tiles.reads))
         else:
             out += self.tiles.line(s.tile, lambda x: f"{name} = {x}", layout)

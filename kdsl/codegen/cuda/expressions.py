@@ -139,7 +139,8 @@ class Expressions:
         if isinstance(t, ir.Prefix):
             return f"running_{t.monoid}({self.show(t.tile, layout)}, {t.axis})", CALL
         if isinstance(t, ir.Dot):
-            a, b = self.operand(t.a, True), self.operand(t.b, False)
+            cores = t in self.layouts.cores
+            a, b = self.operand(t.a, cores), self.operand(t.b, False)
             return f"dot({self.show(t.accumulator, layout)}, {a}, {b})", CALL
         if isinstance(t, ir.Broadcast):
             if isinstance(t.tile, (ir.Constant, ir.Scalar)):
@@ -272,19 +273,20 @@ class Expressions:
         return name
 
     # --- products ---------------------------------------------------------------------------------------------------------------
-    def operand(self, t: ir.Tile, left: bool) -> str:
-        """An operand of a product on tensor cores: near memory, or (on the left) a tile of pairs in registers."""
-        if isinstance(t, ir.Load) and isinstance(t.view.memory, ir.Near) and t.view.memory.dtype.name == "bf16":
-            self.read(t.view.memory)
+    def operand(self, t: ir.Tile, registers: bool) -> str:
+        """An operand of a product: near memory, or on the left of tensor cores a tile of pairs in registers."""
+        if isinstance(t, ir.Load) and isinstance(t.view.memory, ir.Near):
             place = self.place(t.view, tuple(t.shape))
             if place.startswith(("near(", "transposed(")):
+                self.read(t.view.memory)
                 return place
-        if left and isinstance(t, ir.Name):
+        if registers and isinstance(t, ir.Name):
             return self.called[t.name]
-        if left and isinstance(t, ir.Map) and t.op == "round_bf16":
+        if registers and isinstance(t, ir.Map) and t.op in ("round_bf16", "round_f16"):
             layout = self.layouts.operand(tuple(t.shape))
-            return f"convert({self.layouts.tile('bf16', tuple(t.shape), layout)}, {self.show(t.operands[0], layout)})"
-        raise Unsupported("a dot's operand is bf16 near memory, or on the left a tile rounded to bf16")
+            half = t.op.removeprefix("round_")
+            return f"convert({self.layouts.tile(half, tuple(t.shape), layout)}, {self.show(t.operands[0], layout)})"
+        raise Unsupported("a dot's operand is near memory, or on the left of tensor cores a tile rounded to f16 or bf16")
 
     # --- maps -------------------------------------------------------------------------------------------------------------------
     def is_number(self, t: ir.Tile) -> bool:

@@ -108,6 +108,20 @@ def operand_b(k: int, n: int, warps: Step) -> Layout:
     )
 
 
+def patches(m: int, n: int, warps: Step, vector: int) -> Layout:
+    """What a product without tensor cores adds up: a lane holds `vector` neighbouring columns here and there, in rows 4 apart.
+
+    Of a warp's 32 lanes 8 stand side by side and 4 below one another, so that both operands are read in few pieces."""
+    down, across = warps
+    rows, columns = m // down, n // across
+    vector = min(vector, columns)
+    wide = min(8, columns // vector)
+    high = min(32 // wide, rows)
+    lane = _bits((0, vector), wide) + _bits((1, 0), high)
+    register = (*_bits((0, 1), vector), *_bits((0, vector * wide), columns // (vector * wide)), *_bits((high, 0), rows // high))
+    return Layout(register, (*lane, *((0, 0),) * (5 - len(lane))), _bits((0, columns), across) + _bits((rows, 0), down))
+
+
 def blocked(shape: Sequence[int], threads: Sequence[int], vector: int) -> Layout:
     """threads[i] threads side by side along axis i, each with `vector` neighbours along the last; what is left goes to registers.
 

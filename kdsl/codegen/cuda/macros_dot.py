@@ -1,7 +1,7 @@
-"""Macros of near memory that fills while others compute, and the dot on tensor cores.
+"""Macros of near memory that fills while others compute, and the dot.
 
 In:  seam.py, writer.py, macros_memory.py.  Out: `DOT_MACROS`, the rest of the names that generated source may use.
-Read before: macros_memory.py, barriers.py. Read next: emit.py.
+Read before: macros_lanes.py, barriers.py. Read next: emit.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdsl.codegen.cuda.layout import Layout, operand_a, operand_b
+from kdsl.codegen.cuda.macros_lanes import dot_in_lanes
 from kdsl.codegen.cuda.macros_memory import Places, _read, near_address, store
-from kdsl.codegen.cuda.records import BYTES, HALVES
+from kdsl.codegen.cuda.records import BYTES, HALVES, Tile
 from kdsl.codegen.cuda.seam import NearType, TileType, literal, macro, void
 from kdsl.codegen.cuda.writer import V, Writer, f32, i32
 
@@ -108,18 +109,28 @@ def _dot_type(acc: Any, left: Any, right: Any) -> Any:
 
 @macro(_dot_type)
 def dot(w: Writer, sig: Any, acc: V, left: V, right: V) -> V:
-    """acc + left @ right on tensor cores; an operand is a register tile or near memory, read step by step."""
+    """acc + left @ right: on tensor cores where both operands are f16 or both bf16, else in lanes."""
     spec, kinds = sig.args[0].spec, sig.args[1:]
+    halves = {kind.spec.dtype for kind in kinds}
+    if len(halves) == 1 and halves <= set(HALVES) and spec.dtype == "f32":
+        return _dot_on_cores(w, spec, acc, kinds, (left, right), *halves)
+    if not all(isinstance(kind, NearType) for kind in kinds):
+        raise TypeError(f"a product of {kinds[0].spec} without tensor cores: its operands must lie in near memory")
+    return dot_in_lanes(w, spec, acc, kinds, (left, right))
+
+
+def _dot_on_cores(w: Writer, spec: Tile, acc: V, kinds: Sequence[Any], values: Sequence[V], half: str) -> V:
+    """An operand is a register tile or near memory, read step by step."""
     m, n = spec.shape
     down, across = (1 << sum(s[k] > 0 for s in spec.layout.warp) for k in (0, 1))
     k = kinds[0].spec.shape[0 if isinstance(kinds[0], NearType) and kinds[0].transposed else 1]
     layouts = operand_a(m, k, (down, across)), operand_b(k, n, (down, across))
     for kind, layout in zip(kinds, layouts, strict=True):
-        if kind.spec.dtype != "bf16" or (isinstance(kind, TileType) and kind.spec.layout != layout):
-            raise TypeError(f"the dot's operand {kind.spec} must be bf16 in {layout}")
+        if isinstance(kind, TileType) and kind.spec.layout != layout:
+            raise TypeError(f"the dot's operand {kind.spec} must be in {layout}")
     c = w.registers(acc)
     held = [
-        w.registers(v) if isinstance(t, TileType) else None for t, v in zip(kinds, (left, right), strict=True)
+        w.registers(v) if isinstance(t, TileType) else None for t, v in zip(kinds, values, strict=True)
     ]
     rows, columns, steps = m // down // 16, n // across // 8, k // 16
     for step in range(steps):
@@ -130,14 +141,14 @@ def dot(w: Writer, sig: Any, acc: V, left: V, right: V) -> V:
         a, b = (
             [own[i] for i in which] if own else _fragments(w, kind, value, layout, which)
             for own, which, kind, value, layout in zip(
-                held, wanted, kinds, (left, right), layouts, strict=True
+                held, wanted, kinds, values, layouts, strict=True
             )
         )
         for i in range(rows):
             for j in range(columns) if i % 2 == 0 else reversed(range(columns)):
                 o = 4 * (j + columns * i)
                 c[o : o + 4] = w.asm(
-                    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                    f"mma.sync.aligned.m16n8k16.row.col.f32.{half}.{half}.f32 "
                     "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};",
                     [f32] * 4,
                     a[4 * i : 4 * i + 4] + b[2 * j : 2 * j + 2] + c[o : o + 4],

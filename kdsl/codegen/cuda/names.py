@@ -17,7 +17,7 @@ RESERVED = frozenset({
     *(f"axis{k}" for k in range(8)), *(f"by{n}" for n in (2, 4, 8, 16)), *keyword.kwlist, *keyword.softkwlist,
     "full", "expand", "index", "convert", "turn", "uniform", "holds", "block", "size", "smaller", "larger", "array", "near",
     "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
-    "Tile", "Array", "Near", "blocked", "accumulator", "operand_a", "operand_b", "inf", "nan",
+    "Tile", "Array", "Near", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",
 })  # fmt: skip
 
 

@@ -101,6 +101,23 @@ class Writer:
             return self.icmp_signed("!=", v, v.type(0))
         return v if v.type == to else self.trunc(v, to)
 
+    def repeat(self, count: int, values: list[V], body: Callable[[V, list[V]], list[V]]) -> list[V]:
+        """body(number, values) `count` times, each with what the one before gave."""
+        if count == 1:
+            return body(i32(0), values)
+        b = self.builder
+        before, loop, after = b.block, b.append_basic_block("repeat"), b.append_basic_block("repeated")
+        b.branch(loop)
+        b.position_at_end(loop)
+        number, *held = (b.phi(v.type) for v in (i32(0), *values))
+        out = [self.add(number, i32(1)), *body(number, held)]
+        for phi, first, again in zip((number, *held), (i32(0), *values), out):
+            phi.add_incoming(first, before)
+            phi.add_incoming(again, b.block)
+        b.cbranch(self.icmp_unsigned("<", out[0], i32(count)), loop, after)
+        b.position_at_end(after)
+        return out[1:]
+
     # --- PTX -------------------------------------------------------------------------------------------
     def asm(
         self, text: str, out: Sequence[ir.Type], ins: Sequence[V], constraints: str, effect: bool = False

@@ -20,7 +20,7 @@ TARGET = parse_target("cuda:sm_90")
 def program(builder, parameters, results, tiling=None, strides=None):
     """One kernel (or its parts) of all equations, verified."""
     strides = strides or {}
-    plan = plan_dots(builder.equations, results, "k", lambda v: v not in strides, TARGET)
+    plan = plan_dots(builder.equations, results, "product", lambda v: v not in strides, TARGET)
     memory = {
         v: ir.Buffer(v.name, v.dtype, v.shape, strides.get(v, row_major(v.shape)), "argument", i)
         for i, v in enumerate(parameters)
