@@ -44,7 +44,7 @@ class Kept:
     in_place: tuple[tuple[int, int], ...]
 
 
-def describe(grouping: Grouping, loops: Program, library: Library, source: Function) -> Kept:
+def describe(grouping: Grouping, loops: Program, library: Any, source: Function) -> Kept:
     """What to keep of a program that was compiled from `source`."""
     number = {v: i for i, v in enumerate(grouping.results)}
     places = _places(source)
@@ -66,10 +66,10 @@ def describe(grouping: Grouping, loops: Program, library: Library, source: Funct
     )
 
 
-def executable(kept: Kept, library: Library, source: Function) -> Executable:
+def executable(kept: Kept, library: Any, source: Function, kind: type[Executable] = Executable) -> Executable:
     """The runtime knows no IR: say in its words what the program takes and gives."""
     places = _places(source) if kept.checks else []
-    return Executable(
+    return kind(
         library,
         [ArgumentSpec(BY_NAME[dtype], shape, strides) for dtype, shape, strides in kept.arguments],
         [ResultSpec(BY_NAME[dtype], ndim) for dtype, ndim in kept.results],

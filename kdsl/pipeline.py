@@ -18,6 +18,7 @@ from typing import Any
 from kdsl import kept
 from kdsl.codegen.cuda.kernels import GpuKernel, emit_cuda, ptx
 from kdsl.codegen.llvm.module import emit_module
+from kdsl.emulated import Emulated, GpuCode
 from kdsl.errors import InternalError, KdslError, TargetError
 from kdsl.ir.fingerprint import fingerprint, plain
 from kdsl.ir.frame import Grouping
@@ -140,6 +141,9 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
 
     `what` tells with `source` what the program is. A rule of the user's is Python: what it gives is a part of the program."""
     target = record.target
+    if target.kind == "emulator":
+        record.complete()
+        return Compiled(record, target, _emulated(record, source))
     if target.kind != "cpu" or not runs_here(target):
         record.complete()
         return Compiled(record, target, None)
@@ -156,6 +160,14 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
             kept.write(key, found[0])
         _programs[key] = found
         return Compiled(record, target, kept.executable(*found, source))
+
+
+def _emulated(record: Record, source: Function) -> Executable:
+    """The program in the emulator."""
+    kernels = record["source"].kernels
+    code = GpuCode(record["scheduled"], kernels, tuple(ptx(k, record.target.level) for k in kernels))
+    described = kept.describe(record["grouped"], record["scheduled"], code, source)
+    return kept.executable(described, code, source, Emulated)
 
 
 def _has_rules(function: Function) -> bool:

@@ -19,7 +19,8 @@ MAY_IMPORT = {  # in reading order
     "interop": LEAVES | {"runtime"},
     "inspection": LEAVES | {"ir"},
     "kept": LEAVES | {"ir", "runtime"},
-    "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept"},
+    "emulated": LEAVES | {"ir", "runtime", "emulator"},
+    "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept", "emulated"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}

@@ -39,28 +39,43 @@ class Emulator:
     def __init__(self, *modules: str, check: bool = True) -> None:
         self.memory = GlobalMemory()
         self.check = check
-        self.modules: list[tuple[Module, dict[str, int]]] = []
+        self.modules: list[Module] = []
         self.kernels: dict[str, Kernel] = {}
+        self.addresses: dict[tuple[int, str], int] = {}  # of modules' variables: the same after every forget
         for text in modules:
             self.load(text)
 
     def load(self, ptx: str) -> list[str]:
         """Load a PTX module; the names of its kernels."""
         module = parse(ptx)
-        addresses = {}
+        names = [f.name for f in module.functions.values() if f.is_kernel]
+        known = {name for m in self.modules for name in m.functions}
+        if known & set(names):
+            raise EmulatorError(f"{min(known & set(names))} is loaded already", location=False)
+        self._place(module)
+        self.modules.append(module)
+        return names
+
+    def _place(self, module: Module) -> None:
+        """Give a module's variables their memory."""
         for v in module.variables:
             if v.space in ("global", "const"):
                 buffer = self.memory.room(v.size, v.name)
                 self.memory.put(buffer, np.frombuffer(v.initial or bytes(v.size), np.uint8))
-                addresses[v.name] = buffer.address
-        self.modules.append((module, addresses))
-        return [f.name for f in module.functions.values() if f.is_kernel]
+                self.addresses[id(module), v.name] = buffer.address
+
+    def forget(self) -> None:
+        """Give up all buffers; modules stay loaded, their variables as they were at first."""
+        self.memory.forget()
+        for module in self.modules:
+            self._place(module)
 
     def kernel(self, name: str) -> Kernel:
         """A loaded kernel, compiled on first use."""
         if name not in self.kernels:
-            for module, addresses in self.modules:
+            for module in self.modules:
                 if name in module.functions:
+                    addresses = {v: a for (m, v), a in self.addresses.items() if m == id(module)}
                     self.kernels[name] = Kernel(module, name, addresses)
                     break
             else:

@@ -116,9 +116,16 @@ class GlobalMemory(Bytes):
         self.top = self.GAP
         self.buffers: list[Buffer] = []
 
-    def room(self, size: int, name: str = "") -> Buffer:
-        """A new buffer that nobody has written."""
-        start, self.top = self.top, self.top + -(-size // self.GAP) * self.GAP + self.GAP
+    def forget(self) -> None:
+        """Give up all buffers."""
+        self.state[: self.top] = 0
+        self.top = self.GAP
+        self.buffers = []
+
+    def room(self, size: int, name: str = "", first: int = 0) -> Buffer:
+        """A new buffer that nobody has written; its byte `first` lies at a multiple of the gap."""
+        start = self.top + -first % self.GAP
+        self.top = -(-(start + size) // self.GAP) * self.GAP + self.GAP
         if self.top > len(self.data):
             self.grow(max(2 * len(self.data), self.top))
         self.state[start : start + size] = ROOM
@@ -131,6 +138,20 @@ class GlobalMemory(Bytes):
         raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         self.data[start : start + len(raw)] = raw
         self.state[start : start + len(raw)] |= WRITTEN
+
+    def put_array(self, array: Any, name: str = "") -> tuple[Buffer, int]:
+        """An array with its strides, and the address of its first element; what lies between its elements stays unwritten."""
+        steps = [(n - 1) * s for n, s in zip(array.shape, array.strides)] if array.size else []
+        first = -sum(s for s in steps if s < 0)
+        size = first + sum(s for s in steps if s > 0) + array.itemsize if array.size else 0
+        buffer = self.room(size, name, first)
+        start = buffer.address - self.BASE + first
+        if array.size:
+            for bytes_, value in ((self.data, array.view(f"V{array.itemsize}")), (self.state, None)):
+                shape, strides = (*array.shape, array.itemsize), (*array.strides, 1)
+                place = np.lib.stride_tricks.as_strided(bytes_[start:], shape, strides)
+                place[...] = READY if value is None else np.ascontiguousarray(value).view(np.uint8).reshape(shape)
+        return buffer, self.BASE + start
 
     def get(self, buffer: Buffer) -> Any:
         """A buffer's bytes; UnwrittenError if a kernel has left some unwritten."""

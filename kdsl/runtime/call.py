@@ -64,9 +64,11 @@ class IndexCheck:
 class Executable:
     """`executable(arrays)` -> list of results; `sizes` gives the named sizes where the arguments' shapes do not."""
 
+    is_native = True  # its program is machine code of this process, which the short way may call
+
     def __init__(
         self,
-        library: Library,
+        library: Any,
         arguments: Sequence[ArgumentSpec],
         results: Sequence[ResultSpec],
         sizes: Sequence[str] = (),
@@ -89,9 +91,13 @@ class Executable:
         self.visible = tuple(i for i in range(len(results)) if i not in hidden)
         self._every = [Tensor(i) for i in range(len(self.arguments))]
         self._sized_checks = any(callable(c.extent) for c in self.checks)
+        self._fast: FastCall | None = None
+        if self.is_native:
+            self._connect(library)
+
+    def _connect(self, library: Library) -> None:
         self._arena = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(library.address("arena"))
         self._shapes = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(library.address("shapes"))
-        self._fast: FastCall | None = None
         pointers = (ctypes.c_void_p,) * 4
         self._program = ctypes.CFUNCTYPE(None, *pointers)(library.address("program"))
 

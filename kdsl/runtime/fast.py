@@ -112,7 +112,7 @@ class FastCall:
         where one is given: the results, then the program's arguments numbered `held`, then the values of the sizes `told`.
         `fixed`: arguments of the program that are the same at each call. `sizes`: the record holds for
         these values of the named sizes only (where something about them was checked)."""
-        record = self.call is not never and _record(
+        record = self.call is not never and executable.is_native and _record(
             executable, arguments, finish, single, sizes, tuple(keywords), held, told, fixed
         )
         if not record:

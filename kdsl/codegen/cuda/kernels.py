@@ -62,7 +62,7 @@ def _kernel(kernel: ir.Kernel) -> GpuKernel:
     parameters = [Parameter(b.name, "address", emitter.alignment(b)) for b in kernel.buffers]
     parameters += [Parameter(s, "size") for s in kernel.sizes]
     return GpuKernel(
-        kernel.name, source, emitter.layouts.threads, emitter.near_bytes, blocks, tuple(parameters), kernel.buffers
+        emitter.name, source, emitter.layouts.threads, emitter.near_bytes, blocks, tuple(parameters), kernel.buffers
     )
 
 
