@@ -21,6 +21,7 @@ from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, modelled_time, time_of, work_of
 from kdsl.transforms.free import FreeValues
 from kdsl.transforms.letters import HardLetters
+from kdsl.transforms.line_blocks import line_blocks
 from kdsl.transforms.plan import plan
 from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
@@ -45,7 +46,7 @@ class Group:
 
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
     """The kernels of a program, in launch order."""
-    ready = prepare(repeat_sources(function), strides or {})
+    ready = prepare(repeat_sources(line_blocks(function, target)), strides or {})
     stored: set[Equation] = set()
     while True:
         work = _Grouper(ready.function, ready.results, target, strides or {}, stored)
