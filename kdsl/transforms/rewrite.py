@@ -70,6 +70,7 @@ class Simplifier(Builder):
         self._seen: dict[Any, Value] = {}
         self._depth: dict[Value, int] = {}
         self._dots: dict[Value, list[Equation]] = {}
+        self._turned: dict[tuple[frozenset[Operand], Value], Operand] = {}
         for e in known:
             self._record(e, self._key(e.op, e.operands, e.attributes, e.result.type))
 
@@ -120,6 +121,12 @@ class Simplifier(Builder):
     def dots_of(self, x: Value) -> list[Equation]:
         """The contractions that read x."""
         return self._dots.get(x, [])
+
+    def turn(self, p: Value, u: Operand, v: Value) -> bool:
+        """Whether sum(p * (u . v)) may become sum(u * (p . v)): never to and fro, and not where that reads p from memory."""
+        if p not in self.home and u in self.home:
+            return False
+        return self._turned.setdefault((frozenset((p, u)), v), p) is p
 
     def count(self, extents: Iterable[Extent], dtype: DType, shape: Shape) -> Operand:
         """The number of elements of these extents as an operand: a literal, or a named size spread over `shape`."""

@@ -251,7 +251,7 @@ def product_with_a_dot(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Ope
                 continue
             pv, pv_letters = found
             kept = tuple(letter for letter in out if letter not in summed)
-            if set(pv_letters) | set(u_letters) >= set(kept):
+            if set(pv_letters) | set(u_letters) >= set(kept) and b.turn(p, u, v):
                 return b.emit(Op.DOT, u, pv, left=u_letters, right=pv_letters, out=kept)
     return None
 

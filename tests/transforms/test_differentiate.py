@@ -335,6 +335,17 @@ def test_equals_torch(name):
         assert_close(got, want.numpy(), operations=40)
 
 
+def test_sums_of_products_do_not_turn_to_and_fro():
+    """softmax(s) @ v where s and v have one shape: sum(p * dp) and sum(do * o) are each other's rewriting."""
+    b = Builder()
+    s, v = (Value(TensorType(dt.f64, (5, 5)), name) for name in "sv")
+    e = b.emit(Op.EXP, s)
+    along = b.emit(Op.BROADCAST, b.reduce(Op.SUM, e, (1,)), shape=(5, 5), axes=(0,))
+    out = b.dot("ij", "je", "ie", b.emit(Op.DIV, e, along), v)
+    rng = np.random.default_rng(0)
+    check_gradient(Function("f", (s, v), tuple(b.equations), (out,)), [rng.standard_normal((5, 5)) for _ in "sv"])
+
+
 def test_half_types_keep_their_types():
     f = simplify(program(softmax, (dt.bf16, (3, 5))))
     g = vjp(f)
