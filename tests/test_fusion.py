@@ -123,7 +123,6 @@ ROWS = {
 
 NOT_YET = {
     ("attention", "a column sum"): "a fold over the rows of a strip",
-    ("attention backward", "a column sum"): "a fold over the rows of a strip",
     ("attention backward", "a bias"): "the bias's gradient is summed over the batch in a kernel of its own",
 }
 

@@ -1,14 +1,12 @@
-"""One pass along the line of a strip kernel: products, maps into strips, folds, outputs on the line.
+"""The passes along the line of one row of a strip kernel: maps from strips into strips, folds, outputs on the line.
 
-In:  a row tile and the number of a pass.  Out: statements; row values stand ready afterwards.
+In:  a row whose products stand in their strips.  Out: statements; its folds' results stand ready afterwards.
 
-    for p in panels of the line:                        light maps: on the tile that a product has just filled
-        tile (6, 16) = product;  strips = maps(tile);  folds
-    or
-    for p: strips = product                             dear maps (exp …): row by row, so that they find registers free
-    for r in rows: for p: strips[r] = maps(strips[r]);  folds
+    for each pass: for p in panels of the line that matter for the row's tile:
+        strips[row, p] = maps(strips[row, p]);  folds
 
-Panels where an index mask is true throughout are a loop of their own, without the mask.
+Row by row, so that dear maps (exp …) find registers free. Panels where an index mask is true throughout are a loop of their
+own, without the mask. Folds wait in one vector.
 Read before: schedule/strips.py. Read next: schedule/chain.py.
 """
 
@@ -17,17 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import kdsl.dtypes as dt
-from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
-from kdsl.ir.dot_frame import Product
 from kdsl.ir.frame import Letter
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
-from kdsl.schedule.dot_values import Known, Place
+from kdsl.schedule.dot_values import Known
 from kdsl.schedule.packing import tile_count
-from kdsl.schedule.register_tile import accumulate, segments, whole
+from kdsl.schedule.register_tile import whole
 from kdsl.schedule.strips import StripMemory, Work
 
 COMBINE = {Op.SUM: "add", Op.PROD: "mul", Op.MAX: "maximum", Op.MIN: "minimum", Op.ANY: "or", Op.ALL: "and"}
@@ -43,64 +39,61 @@ class Walk:
 
 
 class LinePass(StripMemory):
-    """Adds the walk along the line."""
+    """Adds the walk of one row along the line, and how far it goes."""
 
     row_values: dict[Value, ir.Tile]
-    lo: Extent  # panels that matter for the row tile
-    hi: Extent | None
+    lo: Extent = 0  # panels that matter for the row's tile
+    hi: Extent | None = None  # None: all
+
+    # --- bounds ----------------------------------------------------------------------------------------------------------
+    def bounds(self, first: Extent, rows: int) -> tuple[Extent, Extent | None]:
+        """Panels of the line that matter for `rows` rows from `first` on: from; to (None: all)."""
+        cut = self.frame.cut
+        lo: Extent = 0
+        hi: Extent | None = None
+        if cut is not None and cut.below is not None:
+            hi = maximum(0, (first + rows - 1 + cut.below) // self.t.columns + 1)
+        if cut is not None and cut.above is not None:
+            lo = maximum(0, (first - cut.above) // self.t.columns)
+        return lo, hi
+
+    def tiles_that_meet(self, panel: Extent) -> tuple[Extent, Extent]:
+        """The register tiles of the group for which a panel of the line matters: from, to."""
+        cut, rows, columns = self.frame.cut, self.t.rows, self.t.columns
+        lo: Extent = 0
+        hi = self.tiles_here()
+        if cut is not None and cut.below is not None:
+            lo = maximum(0, (columns * panel - cut.below - self.first) // rows)
+        if cut is not None and cut.above is not None:
+            hi = minimum(hi, maximum(0, (columns * panel + columns - 1 + cut.above - self.first) // rows + 1))
+        return lo, hi
 
     def upto(self, limit: Extent) -> Extent:
         """The panel where the walk along the line ends, at most `limit`."""
         return limit if self.hi is None else minimum(self.hi, limit)
 
-    def line_pass(self, k: int) -> list[ir.Statement]:
-        """Pass k for the row tile."""
-        work = self.work[k]
-        if work.is_empty:
-            return []
-        if work.products and not work.apart:
-            return [*self.walk(k, work), *self.row_lets(work.folds)]
-        raw = [p.equation.result for p in work.products]
-        out = self.walk(k, Work(work.products, raw)) if raw else []
-        rest = Work([], [v for v in work.puts if v not in raw], work.folds, work.stores, masked=work.masked)
-        if self.nr == 1:
-            return [*out, *self.walk(k, rest), *self.row_lets(work.folds)]
-        index = self.values.name("r")
-        tile_values, height = self.row_values, self.height
-        self.at_row, self.height = size(index), 1
+    # --- passes ----------------------------------------------------------------------------------------------------------
+    def passes(self) -> list[ir.Statement]:
+        """All passes of the row at_row."""
         self.row_values = {}
-        body: list[ir.Statement] = []
-        for v in tile_values:
-            name = self.values.name("row")
-            near = self.fold_rows[v]
-            body.append(ir.Let(name, ir.Load(ir.View(near, (size(index) + ir.axis(0), 0)), (1, 1))))
-            self.row_values[v] = ir.Name(name, (1, 1), near.dtype)
-        body += self.walk(k, rest)
-        self.at_row, self.height, self.row_values = 0, height, tile_values
-        return [*out, ir.Stream(index, 0, self.nr, 1, tuple(body)), *self.row_lets(work.folds)]
-
-    def row_lets(self, folds: list[Equation]) -> list[ir.Statement]:
-        """The folds of all rows of the tile, side by side."""
         out: list[ir.Statement] = []
-        for e in folds:
-            name, near = self.values.name("row"), self.fold_rows[e.result]
-            out.append(ir.Let(name, ir.Load(ir.View(near, (ir.axis(0), 0)), (self.nr, 1))))
-            self.row_values[e.result] = ir.Name(name, (self.nr, 1), near.dtype)
+        for k, work in enumerate(self.work):
+            if not work.is_empty:
+                out += self.walk(k, work)
         return out
 
-    # --- panels ----------------------------------------------------------------------------------------------------------
-    def walks(self, lo: Extent, hi: Extent, masked: bool) -> list[Walk]:
-        """The panels between lo and hi, those where every decided mask is true apart from the others."""
+    def walks(self, masked: bool) -> list[Walk]:
+        """The full panels, those where every decided mask is true apart from the others."""
+        lo, hi = self.lo, self.upto(self.length // self.t.columns)
         masks = self.frame.cut.masks if masked and self.frame.cut is not None else ()
-        first, columns = self.tile_number * self.t.rows + self.at_row, self.t.columns
-        last = first + self.height - 1
+        row, columns = self.first + self.at_row, self.t.columns
         out: list[Walk] = []
         begin, end = lo, hi
         for _, below, above in masks:
             if above is not None:
-                begin = maximum(begin, (last - above + columns - 1) // columns)
+                begin = maximum(begin, (row - above + columns - 1) // columns)
             if below is not None:
-                end = minimum(end, (first + below + 1) // columns)
+                end = minimum(end, (row + below + 1) // columns)
         if not masks:
             return [Walk(lo, hi)]
         if any(above is not None for _, _, above in masks):
@@ -112,16 +105,16 @@ class LinePass(StripMemory):
         return [*out, Walk(begin, hi, True)]
 
     def walk(self, k: int, work: Work) -> list[ir.Statement]:
-        """The work of pass k on all panels, rows at_row … at_row + height - 1 of the tile."""
+        """The work of pass k on all panels."""
         columns = self.t.columns
         out: list[ir.Statement] = []
         full = self.length // columns
         held: dict[Equation, ir.Tile] = {
-            e: ir.Constant(identity(e.op, e.result.dtype), e.result.dtype.compute, (self.height, self.lanes(e)))
+            e: ir.Constant(identity(e.op, e.result.dtype), e.result.dtype.compute, (1, self.lanes(e)))
             for e in work.folds
         }
         if full != 0:
-            for w in self.walks(self.lo, self.upto(full), work.masked):
+            for w in self.walks(work.masked):
                 index = self.values.name("p")
                 body, operands = self.panel(k, work, size(index), columns, frozenset(), w.clear)
                 carries = []
@@ -139,8 +132,14 @@ class LinePass(StripMemory):
         if rest != 0:
             out += self.last_panel(k, work, full, rest, totals)
         for e in work.folds:
-            out.append(ir.Put(self.fold_rows[e.result], (self.at_row + ir.axis(0), 0), totals[e]))
+            name = self.values.name("row")
+            out.append(ir.Let(name, totals[e]))
+            self.row_values[e.result] = ir.Name(name, (1, 1), e.result.dtype.compute)
+            if self.consumers:
+                out.append(ir.Put(self.fold_rows[e.result], (self.in_tile + ir.axis(0), 0), self.row_values[e.result]))
         return out
+
+    in_tile: Extent = 0  # the row within its register tile
 
     def last_panel(
         self, k: int, work: Work, full: Extent, rest: Extent, totals: dict[Equation, ir.Tile]
@@ -191,20 +190,16 @@ class LinePass(StripMemory):
         place = self.place({self.line: columns}, nc, edge)
         known = Known(self.row_values)
         body: list[ir.Statement] = []
-        for q in work.products:
-            statements, tile = self.product(q, p, nc)
-            body += statements
-            known[q.equation.result] = tile
-        for v, when in self.put_in.items():
-            if when < k or (when == k and not work.products and v not in work.puts):
-                known[v] = ir.Load(self.strip_view(v, columns), (self.height, nc))
+        for v, made in self.put_in.items():
+            if made < k:
+                known[v] = ir.Load(self.strip_view(v, columns), (1, nc))
         if clear and self.frame.cut is not None:
             for v, _, _ in self.frame.cut.masks:
                 known[v] = ir.Constant(True, dt.bool_)
 
         def named(tile: ir.Tile) -> ir.Tile:
             """Everything is read before a strip is written: values of one position may take turns in it."""
-            tile = whole(tile, (self.height, nc))
+            tile = whole(tile, (1, nc))
             if isinstance(tile, ir.Name):
                 return tile
             name = self.values.name("v")
@@ -212,40 +207,8 @@ class LinePass(StripMemory):
             return ir.Name(name, tile.shape, tile.dtype)
 
         self.values.name_in(body, place, known)
-        made = {v: named(self.values.value(v, place, known)) for v in (*work.puts, *work.stores)}
+        made_here = {v: named(self.values.value(v, place, known)) for v in (*work.puts, *work.stores)}
         operands = {e: named(self.values.operand(e, 0, place, known)) for e in work.folds}
-        body += [self.put(v, columns, made[v]) for v in work.puts]
-        body += [self.store(v, place, made[v]) for v in work.stores]
+        body += [self.put(self.strip_view(v, columns), made_here[v]) for v in work.puts]
+        body += [self.store(v, place, made_here[v]) for v in work.stores]
         return body, operands
-
-    def product(self, p: Product, panel: Extent, nc: int) -> tuple[list[ir.Statement], ir.Tile]:
-        """A producer's tile at a panel of the line."""
-        dtype: DType = p.equation.result.dtype.compute
-        start = ir.Constant(identity(Op.SUM, dtype), dtype, (self.nr, nc))
-        if not p.k:
-            place = self.place({self.line: panel * self.t.columns + ir.axis(1)}, nc)
-            pair = tuple(self.values.operand(p.equation, i, place, Known({})) for i in (0, 1))
-            return [], whole(ir.Map("mul", pair, dtype), (self.nr, nc))
-
-        def step(slow: dict[Letter, Extent], fast: Letter, first: Extent, n: int, held: ir.Tile) -> ir.Dot:
-            here = self.place({**slow, fast: first + ir.axis(1)}, n)
-            if p in self.near_rows:
-                a: ir.Tile = ir.Load(
-                    ir.View(self.near_rows[p], (ir.axis(0), first + ir.axis(1))), (self.nr, n)
-                )
-            else:
-                a = whole(self.values.operand(p.equation, p.a, here, Known({})), (self.nr, n))
-            beyond = frozenset() if self.known else frozenset({self.line})
-            there = Place(
-                {
-                    **self.outer,
-                    **slow,
-                    self.line: panel * self.t.columns + ir.axis(1),
-                    fast: first + ir.axis(0),
-                },
-                (n, nc),
-                beyond,
-            )
-            return ir.Dot(held, a, self.b_tile(p, panel, there))
-
-        return accumulate(self.values, p.k, segments(0, self.size[p.k[-1]], self.t.k), start, step)

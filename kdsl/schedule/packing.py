@@ -66,11 +66,11 @@ TileBody = Callable[[Extent, int, bool], tuple[ir.Statement, ...]]
 
 
 def tiles_along(
-    n: Extent, tile: int, lo: Extent, hi: Extent, index: str, body: TileBody
+    n: Extent, tile: int, lo: Extent, hi: Extent, index: str, body: TileBody, padded: bool = False
 ) -> tuple[ir.Statement, ...]:
     """Loops over tile numbers lo … hi-1 of an axis of extent n; body(number, extent of the tile, must it be checked).
 
-    Full tiles first; then what is left: one exact tile if n is known, else a checked one."""
+    Full tiles first; then what is left: one exact tile if n is known, else (or where `padded`) a checked one."""
     full = n // tile
     out: list[ir.Statement] = []
     if not (isinstance(full, int) and full == 0):
@@ -78,7 +78,7 @@ def tiles_along(
     rest = n - full * tile
     if rest != 0:
         last = index + "r"
-        inside = body(size(last), rest, False) if isinstance(rest, int) else body(size(last), tile, True)
+        inside = body(size(last), rest, False) if isinstance(rest, int) and not padded else body(size(last), tile, True)
         out.append(ir.Stream(last, maximum(lo, full), hi, 1, inside))
     return tuple(out)
 
@@ -98,9 +98,12 @@ def along(
 
 
 def pack(
-    values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Letter, ...], width: int, wanted: Extent = 1
+    values: Values, e: Equation, operand: int, letter: Letter, k: tuple[Letter, ...], width: int, wanted: Extent = 1,
+    padded: bool = False,
 ) -> tuple[ir.Kernel, Packed]:
-    """The kernel that packs an operand of `e` in panels of `width` along `letter`; it does nothing where `wanted` is 0."""
+    """The kernel that packs an operand of `e` in panels of `width` along `letter`; it does nothing where `wanted` is 0.
+
+    `padded`: the last panel is whole; nothing is known of what lies beyond the operand but that it may be read."""
     letters = values.plan.letters
     outer = tuple(x for x in flat(letters.of(e, operand)) if x != letter and x not in k)
     k = tuple(x for x in k if x in flat(letters.of(e, operand)))
@@ -134,7 +137,7 @@ def pack(
     each = math.prod(n for n in shape[len(outer) + 1 :] if isinstance(n, int)) * buffer.dtype.bytes
     group = max(1, BLOCK_BYTES // max(1, each))
     body: tuple[ir.Statement, ...] = tiles_along(
-        letters.size[letter], width, size("p"), minimum(size("p") + group, panels), values.name("c"), panel
+        letters.size[letter], width, size("p"), minimum(size("p") + group, panels), values.name("c"), panel, padded
     )
     body = (ir.Parallel("p", 0, panels * wanted, group, body),)
     for i, x in reversed(list(enumerate(outer))):

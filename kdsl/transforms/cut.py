@@ -27,9 +27,11 @@ FAR = 2**30  # an index with less added does not wrap in 32 bits
 
 
 def find_cut(facts: Facts, row: Letter, line: Letter, consumers: list[Equation]) -> Cut | None:
-    """The tightest bounds that the masks of this strip allow."""
-    if any(line in flat(facts.letters.values[v]) for v in facts.outputs):
-        return None
+    """The tightest bounds that the masks of this strip allow; `consumers`: the products that sum it."""
+    behind = {e.result for e in consumers}
+    for v in facts.outputs:
+        if line in flat(facts.letters.values[v]) and not any(e.result in behind for e in facts.cone(v)):
+            return None
     below: Extent | None = None
     above: Extent | None = None
     masks: list[tuple[Value, Extent | None, Extent | None]] = []

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdsl.ir.dot_frame import DotFrame
-from kdsl.ir.frame import DotPlan, Illegal, flat
+from kdsl.ir.frame import DotPlan, Illegal, Letters, flat
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
 from kdsl.target import Target, parse_target
+from kdsl.transforms.cost import estimate
 from kdsl.transforms.dot_facts import Facts, product_of
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_strips import strip_frame
@@ -45,8 +46,18 @@ def plan_dots(
         moved = moved + v.type.count * v.dtype.bytes
     return DotPlan(
         name=name, equations=tuple(equations), inputs=inputs, outputs=tuple(outputs), letters=letters,  # type: ignore[arg-type]
-        bytes=moved, operations=operations, frame=frame,
+        bytes=moved, operations=operations, frame=frame, parallel=_side_by_side(frame, letters),
     )  # fmt: skip
+
+
+def _side_by_side(frame: DotFrame, letters: Letters) -> int:
+    """Blocks that run side by side: rows do not where a product sums them."""
+    if not any(p.k == (frame.row,) for p in frame.products if frame.line is not None):
+        return 64
+    count = 1
+    for x in frame.outer:
+        count *= estimate(letters.size[x])
+    return count
 
 
 def plain_frame(facts: Facts) -> DotFrame:

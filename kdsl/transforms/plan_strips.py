@@ -3,8 +3,9 @@
     producer    a product whose operands are stored or mapped from what is stored; its result has the row and the line
     fold        over the line, used again along it (softmax) or not (linear + cross-entropy)
     consumer    a product that sums the line away; one operand is a line value of this kernel, the other is stored
+    gathered    a product that sums the rows away; it is added up in memory while the rows are walked, one group after the other
 
-Attention is producer, folds, consumer; its gradient by rows has two producers and one consumer, by columns two and two.
+Attention is producer, folds, consumer; its backward two producers, one consumer and two gathered, or the other way round.
 A line value that waits for a fold or a consumer lies in a strip [rows of a tile, line]. Positions that an index mask makes
 neutral for every fold and consumer are cut off (transforms/cut.py).
 In:  Facts.  Out: a DotFrame with a line, or Illegal with numbers.
@@ -33,12 +34,32 @@ def strip_frame(facts: Facts, target: Target) -> DotFrame:
     folded = {e.result for e in facts.equations if e.op in REDUCTIONS}
     waits = _depending(facts, folded | {e.result for e in facts.dots})
     producers = [e for e in facts.dots if not any(v in waits for v in e.values)]
-    consumers = [e for e in facts.dots if e not in producers]
-    line, row = _directions(facts, producers, consumers, waits)
+    behind = [e for e in facts.dots if e not in producers]
+    reasons: list[Illegal] = []
+    for line, row in _directions(facts, producers, behind, waits):
+        try:
+            return _frame(facts, target, producers, behind, waits, line, row)
+        except Illegal as reason:
+            reasons.append(reason)
+    raise reasons[0]
+
+
+def _frame(
+    facts: Facts,
+    target: Target,
+    producers: list[Equation],
+    behind: list[Equation],
+    waits: set[Value],
+    line: Letter,
+    row: Letter | None,
+) -> DotFrame:
+    """The frame with this line and these rows."""
+    gathered = [e for e in behind if row not in facts.result(e) and row in facts.of(e, 0) & facts.of(e, 1)]
+    consumers = [e for e in behind if e not in gathered]
     outer = tuple(
         x for x in dict.fromkeys(x for e in facts.dots for x in facts.result(e)) if x not in (row, line)
     )
-    columns = {e: _column(facts, e, 0 if e.operands[0] in waits else 1) for e in consumers}
+    columns = {e: _column(facts, e, 0 if e.operands[0] in waits else 1) for e in behind}
     outer = tuple(x for x in outer if x not in columns.values())
     core = {*outer, *(() if row is None else (row,))}
     for e in producers:
@@ -66,10 +87,23 @@ def strip_frame(facts: Facts, target: Target) -> DotFrame:
             dropped = facts.of(e, 0) - set(facts.result(e))
             if dropped != {line}:
                 raise Illegal("a fold along another letter than the line")
-    when, passes = _passes(facts, consumers, waits)
-    _check_shapes(facts, core, line, columns, consumers)
-    strips = _strips(facts, line, when, consumers, waits)
-    cut = find_cut(facts, row, line, consumers) if row is not None else None
+    if gathered and target.kind != "cpu":
+        raise Illegal("a sum over rows, which run side by side here")
+    for e in gathered:
+        a = 0 if e.operands[0] in waits else 1
+        if e.operands[1 - a] in waits:
+            raise Illegal("a product of two values that are computed in the kernel")
+        if line in facts.of(e, 1 - a) or line not in facts.of(e, a):
+            raise Illegal("a product that sums the rows of a value without the line")
+        if columns[e] is None or set(facts.result(e)) != {*outer, line, columns[e]}:
+            raise Illegal("a sum over rows with other letters than line and columns")
+        products.append(product_of(facts, e, a, columns[e]))
+        if products[-1].k != (row,):
+            raise Illegal("a product that sums more than the rows")
+    when, passes = _passes(facts, behind, waits)
+    _check_shapes(facts, core, line, columns, consumers, gathered)
+    strips = _strips(facts, line, when, behind, waits)
+    cut = find_cut(facts, row, line, behind) if row is not None else None
     frame = DotFrame(outer, row, tuple(products), line, when, passes, strips, cut)
     if target.kind != "cpu":
         return online_frame(facts, frame)
@@ -86,38 +120,51 @@ def _depending(facts: Facts, roots: set[Value]) -> set[Value]:
 
 
 def _directions(
-    facts: Facts, producers: list[Equation], consumers: list[Equation], waits: set[Value]
-) -> tuple[Letter, Letter | None]:
-    """(line, row)"""
-    if consumers:
-        lines: set[Letter] = set()
-        rows: frozenset[Letter] | None = None
-        for e in consumers:
-            a = 0 if e.operands[0] in waits else 1
-            lines |= (facts.of(e, 0) & facts.of(e, 1)) - set(facts.result(e))
-            own = facts.of(e, a) - facts.of(e, 1 - a)
-            rows = own if rows is None else rows & own
-        if len(lines) != 1:
-            raise Illegal("contractions that walk along different letters")
-        (line,) = lines
-        candidates = [x for x in facts.result(consumers[0]) if x in (rows or ())]
-    else:
-        dropped = {
-            x for e in facts.equations if e.op in REDUCTIONS for x in facts.of(e, 0) - set(facts.result(e))
-        }
-        if len(dropped) != 1:
-            raise Illegal(
-                "products side by side" if not dropped else "folds along different letters behind a product"
-            )
-        (line,) = dropped
-        e = producers[0]
-        b = 0 if line in facts.of(e, 0) else 1
-        candidates = [x for x in facts.result(e) if x in facts.of(e, 1 - b) - facts.of(e, b)]
-        if any(line not in facts.result(q) for q in producers):
-            raise Illegal("a fold along a summed letter")
-    for e in producers:  # the rows are in one operand of every producer only
-        candidates = [x for x in candidates if (x in facts.of(e, 0)) != (x in facts.of(e, 1))]
-    return line, facts.longest(candidates)
+    facts: Facts, producers: list[Equation], behind: list[Equation], waits: set[Value]
+) -> list[tuple[Letter, Letter | None]]:
+    """The choices of (line, row), the best first: where products sum two letters, one is the line, one the row."""
+    if not behind:
+        return [_directions_of_folds(facts, producers)]
+    summed: dict[Letter, int] = {}  # how many products sum a letter
+    for e in behind:
+        for x in (facts.of(e, 0) & facts.of(e, 1)) - set(facts.result(e)):
+            summed[x] = summed.get(x, 0) + 1
+    if len(summed) == 2:
+        x, y = sorted(summed, key=lambda x: -summed[x])  # more products sum the line than the rows
+        for e in producers:
+            if any((x in facts.of(e, i)) == (y in facts.of(e, i)) for i in (0, 1)):
+                raise Illegal("contractions that walk along different letters")
+        return [(x, y), (y, x)]
+    if len(summed) != 1:
+        raise Illegal("contractions that walk along different letters")
+    (line,) = summed
+    rows: frozenset[Letter] | None = None
+    for e in behind:
+        a = 0 if e.operands[0] in waits else 1
+        own = facts.of(e, a) - facts.of(e, 1 - a)
+        rows = own if rows is None else rows & own
+    candidates = [x for x in facts.result(behind[0]) if x in (rows or ())]
+    return [(line, _row(facts, producers, candidates))]
+
+
+def _directions_of_folds(facts: Facts, producers: list[Equation]) -> tuple[Letter, Letter | None]:
+    """The same where no product stands behind the line."""
+    dropped = {x for e in facts.equations if e.op in REDUCTIONS for x in facts.of(e, 0) - set(facts.result(e))}
+    if len(dropped) != 1:
+        raise Illegal("products side by side" if not dropped else "folds along different letters behind a product")
+    (line,) = dropped
+    e = producers[0]
+    b = 0 if line in facts.of(e, 0) else 1
+    if any(line not in facts.result(q) for q in producers):
+        raise Illegal("a fold along a summed letter")
+    return line, _row(facts, producers, [x for x in facts.result(e) if x in facts.of(e, 1 - b) - facts.of(e, b)])
+
+
+def _row(facts: Facts, producers: list[Equation], candidates: list[Letter]) -> Letter | None:
+    """The longest letter that is in one operand of every producer only."""
+    return facts.longest(
+        x for x in candidates if all((x in facts.of(e, 0)) != (x in facts.of(e, 1)) for e in producers)
+    )
 
 
 def _column(facts: Facts, e: Equation, a: int) -> Letter | None:
@@ -142,13 +189,14 @@ def _check_shapes(
     line: Letter,
     columns: dict[Equation, Letter | None],
     consumers: list[Equation],
+    gathered: list[Equation],
 ) -> None:
-    """Every value stands on the line, on a consumer's columns, or on the rows alone."""
+    """Every value stands on the line, on a consumer's columns, on the rows alone, or behind a sum over rows on its letters."""
     after = _depending(facts, {e.result for e in consumers})
     made = {e.result for e in facts.dots}
+    cones = {e: {x.result for x in facts.cone(e.result)} for e in facts.equations}
     for e in facts.equations:
-        cone = {x.result for x in facts.cone(e.result)}
-        if e.result not in made and sum(q.result in cone for q in consumers) > 1:
+        if e.result not in made and sum(q.result in cones[e] for q in columns) > 1:
             raise Illegal("a map of several products behind the strip")
     for e in facts.dots:
         for i in (0, 1):
@@ -157,17 +205,25 @@ def _check_shapes(
     for e in facts.equations:
         if e.result in facts.after and e.result not in made:
             have = set(flat(facts.letters.values[e.result]))
+            sums = [q for q in gathered if q.result in cones[e]]
+            if sums:
+                if e.op in REDUCTIONS or not have <= set(facts.result(sums[0])):
+                    raise Illegal("more than a map behind a sum over rows")
+                continue
             if not have <= core | {line} and not have <= core | set(columns.values()):
                 raise Illegal("a map larger than the strip or the product behind it")
             if e.result in after and line in have:
                 raise Illegal("a product behind the strip that is used along the line again")
     for v in facts.outputs:
         have = set(flat(facts.letters.values[v]))
+        sums = [q for q in gathered if q.result in {x.result for x in facts.cone(v)}]
+        if sums:
+            if have != set(facts.result(sums[0])):
+                raise Illegal("an output that several lines would write")
+            continue
         if not core <= have:
             raise Illegal("an output that every row would write again")
-        own = {
-            c for q, c in columns.items() if c is not None and q.result in {x.result for x in facts.cone(v)}
-        }
+        own = {c for q, c in columns.items() if c is not None and q.result in {x.result for x in facts.cone(v)}}
         if have - core not in ({line}, set()) and not (len(own) == 1 and have - core == own):
             raise Illegal("an output along a letter that is not walked")
         if have - core == set() and len(own):
@@ -179,6 +235,7 @@ def _strips(
 ) -> tuple[Value, ...]:
     """Line values that are wanted in a later pass than they are known in."""
     out: dict[Value, None] = {}
+    behind = {e.result for e in consumers}
     on_line = lambda v: line in flat(facts.letters.values[v])  # noqa: E731
 
     def want(v: Value, k: int) -> None:
@@ -209,7 +266,7 @@ def _strips(
             if isinstance(o, Value):
                 want(o, when[e.result] - 1)
     for v in facts.outputs:
-        if on_line(v):
+        if on_line(v) and not any(e.result in behind for e in facts.cone(v)):
             want(v, when[v])
     for v in list(out):
         want_inside(facts, v, when, want)
@@ -240,7 +297,7 @@ def _check_sizes(
     rows = 1 if row is None else size[row]
     for p in products:
         walked = 4
-        for x in {p.column, *p.k} - {None}:
+        for x in {p.column, line if p.k == (row,) else None, *(x for x in p.k if x != row)} - {None}:
             walked *= size[x]  # type: ignore[index]
         if walked > 4 * target.l2_bytes and rows > 2 * STRIP_ROWS:
             raise Illegal(

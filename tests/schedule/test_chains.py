@@ -64,16 +64,15 @@ def gradient(batch, n, width, by):
         b.emit(Op.MUL, p, b.emit(Op.SUB, b.dot("btd", "bsd", "bts", do, v), along(delta))),
         width**-0.5,
     )
-    if by == "rows":
-        return b, [q, k, v, do, top, inverse, delta], [b.dot("bts", "bsd", "btd", ds, k)]
-    return (
-        b,
-        [q, k, v, do, top, inverse, delta],
-        [b.dot("bts", "btd", "bsd", ds, q), b.dot("bts", "btd", "bsd", p, do)],
-    )
+    results = [] if by == "columns" else [b.dot("bts", "bsd", "btd", ds, k)]
+    if by != "rows":
+        results.append(b.dot("bts", "btd", "bsd", ds, q))
+    if by in ("columns", "both"):
+        results.append(b.dot("bts", "btd", "bsd", p, do))
+    return b, [q, k, v, do, top, inverse, delta], results
 
 
-@pytest.mark.parametrize("by", ["rows", "columns"])
+@pytest.mark.parametrize("by", ["rows", "columns", "both", "two"])
 @pytest.mark.parametrize("shape", [(2, 37, 8), (1, 32, 16), (1, 7, 3), (1, 50, 8)])
 def test_gradients_of_attention(shape, by):
     _batch, n, width = shape
@@ -86,12 +85,36 @@ def test_gradients_of_attention(shape, by):
     p, dp = e * inverse[..., None], do.astype("f8") @ v.swapaxes(1, 2)
     delta = (p * dp).sum(2)
     ds = p * (dp - delta[..., None]) * width**-0.5
-    want = [ds @ k] if by == "rows" else [ds.swapaxes(1, 2) @ q, p.swapaxes(1, 2) @ do]
+    want = {"rows": [ds @ k], "columns": [ds.swapaxes(1, 2) @ q, p.swapaxes(1, 2) @ do]}
+    want |= {"both": want["rows"] + want["columns"], "two": want["rows"] + want["columns"][:1]}
     arrays = [q, k, v, do, *(np.ascontiguousarray(x, "f4") for x in (top, inverse, delta))]
     b, parameters, results = gradient(*shape, by)
-    for got in both(program(b, parameters, results), arrays):
-        for g, w in zip(got, want, strict=True):
+    one = program(b, parameters, results)
+    assert [k.kind for k in one.kernels].count("kernel") == 1
+    for got in both(one, arrays):
+        for g, w in zip(got, want[by], strict=True):
             assert_close(g, w.astype("f4"), operations=16 * n * width)
+
+
+@pytest.mark.parametrize("dtype", [dt.f32, dt.f16, dt.f64])
+@pytest.mark.parametrize("shape", [(1, 37, 29, 8, 21), (1, 5, 18, 3, 16), (1, 2, 7, 8, 8), (2, 50, 33, 9, 33)])
+def test_a_product_that_sums_the_rows(shape, dtype):
+    """Its sums are added in memory, under a map, beside one that sums the line."""
+    batch, rows, line, k, columns = shape
+    b = Builder()
+    x, y = parameter("x", (batch, rows, k), dtype), parameter("y", (batch, line, k), dtype)
+    u, v = parameter("u", (batch, rows, columns), dtype), parameter("v", (batch, line, columns), dtype)
+    e = b.emit(Op.TANH, b.dot("brk", "blk", "brl", x, y))
+    across = b.dot("brl", "blc", "brc", e, v)
+    down = b.emit(Op.ADD, b.emit(Op.MUL, b.dot("brl", "brc", "blc", e, u), 0.5), v)
+    p = program(b, [x, y, u, v], [across, down])
+    assert [k.kind for k in p.kernels].count("kernel") == 1
+    arrays = values(np.random.default_rng(0), [x, y, u, v])
+    wide = [a.astype("f8") for a in arrays]
+    t = np.tanh(wide[0] @ wide[1].swapaxes(1, 2))
+    for got in both(p, arrays):
+        for g, w in zip(got, [t @ wide[3], t.swapaxes(1, 2) @ wide[2] * 0.5 + wide[3]], strict=True):
+            assert_close(g, w.astype(dtype.numpy), operations=rows * line)
 
 
 @pytest.mark.parametrize("n", [5, 16, 33])
