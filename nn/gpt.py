@@ -26,6 +26,7 @@ from nn.layers import Dropout, Embedding, Linear, ResidualLinear
 from nn.module import Module, ModuleList
 from nn.normalisation import LayerNorm
 from nn.pretrained import Pretrained, refuse_settings
+from nn.sampling import next_tokens
 from nn.tensor import Tensor, apply, no_grad
 
 PRESETS = {  # n_layer, n_head, n_embd
@@ -162,10 +163,8 @@ class GPT(Pretrained):
         self.eval()
         with no_grad():
             for _ in range(max_new_tokens):
-                logits = np.ascontiguousarray(self(ids[:, -self.config.block_size :]).data[:, -1])  # (B, V)
-                key, step = F.generator.draw()
-                drawn = np.asarray(1.0 / temperature, np.float32)
-                new = _sample(logits, key, step, drawn, top_k=top_k) if do_sample else _greedy(logits)
+                logits = self(ids[:, -self.config.block_size :]).data[:, -1]  # (B, V)
+                new = next_tokens(logits, temperature, do_sample, top_k)
                 ids = np.concatenate([ids, new[:, None].astype(ids.dtype)], axis=1)
         self.train(was_training)
         return ids
@@ -175,20 +174,3 @@ class GPT(Pretrained):
 def _embed(ids, wte, wpe):
     """wte[ids] + wpe[:T]"""
     return kd.take(wte, ids, axis=0) + wpe[: ids.shape[1]]
-
-
-@layer("batch V")
-def _greedy(logits):
-    return kd.argmax(logits, axis=-1)
-
-
-@layer("batch V", None, None, None)
-def _sample(logits, key, step, inverse_temperature, *, top_k):
-    """A draw from softmax(logits / temperature) by the Gumbel trick: argmax of logits plus -log(-log u)."""
-    if top_k is not None and top_k < logits.shape[-1]:
-        larger = kd.sum(
-            kd.astype(logits[:, None, :] > logits[:, :, None], kd.i32), axis=-1
-        )  # (B, V): how many beat each
-        logits = kd.where(larger < top_k, logits, -math.inf)
-    u = kd.random.uniform(kd.random.fold_in(key, step), logits.shape)
-    return kd.argmax(logits * inverse_temperature - kd.log(-kd.log(u + 1e-20)), axis=-1)

@@ -40,6 +40,31 @@ def _draw(kernel: Any, shape: tuple[int, ...], scale: float) -> np.ndarray:
     return kernel(key, step, np.empty(math.prod(shape), np.float32), np.float32(scale)).reshape(shape)
 
 
+def steps(shape: tuple[int, ...], least: float, most: float, floor: float) -> np.ndarray:
+    """What softplus turns into step sizes between `least` and `most` that are uniform in their logarithm, at least `floor`.
+
+    log(exp(dt) - 1) = dt + log(1 - exp(-dt))      Source    the official Mamba
+    """
+    u = uniform(shape, 1.0)
+    return _steps(u, np.float32(math.log(least)), np.float32(math.log(most)), np.float32(floor))
+
+
+@kd.kernel
+def _steps(u: kd.f32["N"], low: kd.f32, high: kd.f32, floor: kd.f32):
+    dt = kd.maximum(kd.exp((u * 0.5 + 0.5) * (high - low) + low), floor)
+    return dt + kd.log(-kd.expm1(-dt))
+
+
+def log_of_counts(rows: int, columns: int) -> np.ndarray:
+    """log 1, log 2 … log columns in each row: Mamba's A_log."""
+    return _log_of_counts(np.zeros((rows, columns), np.float32))
+
+
+@kd.kernel
+def _log_of_counts(like: kd.f32["D", "N"]):
+    return like + kd.log(kd.astype(kd.arange(like.shape[1]) + 1, kd.f32))
+
+
 def zeros(shape: tuple[int, ...]) -> np.ndarray:
     return np.zeros(shape, np.float32)
 

@@ -123,3 +123,13 @@ class ResidualLinear(Linear):
 
     def describe(self) -> str:
         return f"{super().describe()}, p={self.p}"
+
+
+class Taps(Module):
+    """The weights of a depthwise causal convolution, (D, 1, K) as a Conv1d keeps them; a Mamba block's kernel applies them."""
+
+    def __init__(self, channels: int, taps: int, bias: bool) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(taps)
+        self.weight = Parameter(init.uniform((channels, 1, taps), bound))
+        self.bias = Parameter(init.zeros((channels,))) if bias else None

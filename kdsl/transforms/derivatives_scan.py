@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder, identity
 from kdsl.ir.scans import Scan, live_parts, scan_attributes
+from kdsl.ir.sizes import ceildiv
 from kdsl.ir.tensor import Equation, Function, Operand, TensorType, Value
 from kdsl.transforms.cost import estimate
 from kdsl.transforms.prune import prune
@@ -40,7 +41,7 @@ def with_checkpoints(function: Function) -> Function:
             seen.add(s.key)
             for i, v in enumerate(s.step.results[: s.carries]):
                 a = {**e.attributes, "index": len(s.step.results) + i}
-                kept = TensorType(v.dtype, (-(-s.length // s.every), *v.shape))
+                kept = TensorType(v.dtype, (ceildiv(s.length, s.every), *v.shape))
                 equations.append(Equation(Value(kept, v.name), Op.SCAN, e.operands, a, e.location))
     return replace(function, equations=tuple(equations))
 

@@ -13,6 +13,7 @@ from kdsl.ir.frame import Illegal, Letter, Letters, flat
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
+from kdsl.transforms.moved import can_be_moved
 
 RENAMES = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.BARRIER, Op.STOP_GRADIENT})
 MOVES = frozenset({Op.SLICE, Op.WINDOW, Op.PAD, Op.CONCAT, Op.TAKE, Op.TAKE_ALONG})  # they read at other places
@@ -34,6 +35,7 @@ class Facts:
             if e.op is Op.DOT or any(v in self.after for v in e.values):
                 self.after.add(e.result)
         for e in equations:
+            can_be_moved(e, self.made)
             if e.op in MOVES and any(v in self.after for v in e.values):
                 raise Illegal(f"a {e.op.value} of a product in its own kernel")
 

@@ -175,6 +175,8 @@ class _Grouper:
             if given_up := self.free.virtual & set(stored):
                 raise _Stored(given_up)
             self.memo.clear()
+            for g in set(self.home.values()):  # who repeated them reads them from now on
+                g.reads, g.hard = self.read_by(g.equations), None
             for q in stored:
                 self.place(q)
             found, hard = self.attempt(members_list)
@@ -194,10 +196,14 @@ class _Grouper:
         self.counter += 1
         for e in equations:
             self.home[e] = g
-        inside = set(equations)
-        g.reads = {q for e in equations for q in self.free.sources(e) if q not in inside}
+        g.reads = self.read_by(equations)
         self.groups.append(g)
         return g
+
+    def read_by(self, equations: Sequence[Equation]) -> set[Equation]:
+        """The equations of other groups that these read."""
+        inside = set(equations)
+        return {q for e in equations for q in self.free.sources(e) if q not in inside}
 
     def producers(self, g: Group) -> list[Group]:
         """The groups that it reads from, those with most bytes first."""
@@ -251,21 +257,32 @@ class _Grouper:
 
     def between(self, a: Group, b: Group) -> bool:
         """Is there a path from a to b through a third group?"""
-        todo = [self.home[q] for q in b.reads if q in self.home]
+        todo = [g for g in self.groups_read(b) if g is not a and g is not b]
         seen: set[Group] = {a, b}
-        todo = [g for g in dict.fromkeys(todo) if g not in seen]
         while todo:
             g = todo.pop()
             if g in seen:
                 continue
             seen.add(g)
-            for q in g.reads:
-                h = self.home.get(q)
+            for h in self.groups_read(g):
                 if h is a:
                     return True
-                if h is not None and h not in seen:
+                if h not in seen:
                     todo.append(h)
         return False
+
+    def groups_read(self, g: Group) -> list[Group]:
+        """The groups whose values it reads; an equation that has no group yet stands for those that it reads."""
+        found: dict[Group, None] = {}
+        todo = list(g.reads)
+        while todo:
+            q = todo.pop()
+            h = self.home.get(q)
+            if h is None:
+                todo += self.free.sources(q)
+            else:
+                found[h] = None
+        return list(found)
 
     # --- finishing ---------------------------------------------------------------------------------------------------------
     def finish(self) -> list[Plan]:

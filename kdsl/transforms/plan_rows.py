@@ -24,7 +24,8 @@ from kdsl.target import Target
 from kdsl.transforms.cost import HEAVY, NEAR_BYTES, bytes_of, cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
-from kdsl.transforms.ties import moves, tied_axes
+from kdsl.transforms.moved import can_be_moved, moved_operand, name_of
+from kdsl.transforms.ties import moves
 
 DIRECT_ROWS = 16  # with so many rows that are kept, folds over other rows need no partial results
 PARTS = 16  # parts of a fold over rows
@@ -80,7 +81,7 @@ def plan_rows(
     consumed = {v for e in equations for v in e.values}
     walk = _Walk(equations, letters, outputs, made, folds, consumed & {e.result for e in folds}, target)
     for e in equations:
-        _can_be_moved(e, walk)
+        can_be_moved(e, walk.made)
     _choose_line(walk)
     partial, reduced = _partial_folds(walk)
     for v in outputs:
@@ -88,9 +89,9 @@ def plan_rows(
         if made[v] in partial:
             continue
         if not set(walk.rows) <= have:
-            raise Illegal(f"{_name(v)} would be written again by every row")
+            raise Illegal(f"{name_of(v)} would be written again by every row")
         if walk.on_line(v) and not walk.whole_line(v):
-            raise Illegal(f"{_name(v)} has some letters of the line but not all")
+            raise Illegal(f"{name_of(v)} has some letters of the line but not all")
     when, passes = _passes(walk, partial)
     kept = _kept(walk, partial, when, passes)
     inputs = tuple(dict.fromkeys(e.operands[i] for e, i in letters.uses))
@@ -355,7 +356,7 @@ def _kept(w: _Walk, partial: list[Equation], when: dict[Value, int], passes: int
         if w.folds.get(e):
             return
         for i, o in enumerate(e.operands):
-            if not _moved_operand(e, i):
+            if not moved_operand(e, i):
                 want(o, k)
 
     for k, v in _roots(w, partial, when):
@@ -398,46 +399,6 @@ def _replaces(w: _Walk, v: Value, o: Value, when: dict[Value, int], passes: int)
 
 
 # --- moved operands ---------------------------------------------------------------------------------------------------------
-def _moved_operand(e: Equation, operand: int) -> bool:
-    """Is this operand read at other places than the loop's?"""
-    if e.op in (Op.SLICE, Op.PAD):
-        return any(moves(e, d) for d in range(len(e.result.shape)))
-    if e.op in (Op.CONCAT, Op.WINDOW):
-        return True
-    return e.op in (Op.TAKE, Op.TAKE_ALONG) and operand == 0
-
-
-def _can_be_moved(e: Equation, w: _Walk) -> None:
-    """A computed value that is read at other places is computed there again: only maps and movements can be."""
-    for i, o in enumerate(e.operands):
-        if not isinstance(o, Value) or o not in w.made or not _moved_operand(e, i):
-            continue
-        tied = {d for j, d, _ in tied_axes(e) if j == i}
-        for d, n in enumerate(o.shape):
-            if d not in tied and n != 1:
-                _movable(o, d, w)
-
-
-def _movable(v: Value, axis: int, w: _Walk) -> None:
-    e = w.made.get(v)
-    if e is None:
-        return
-    if e.op in REDUCTIONS or e.op in (Op.DOT, Op.SORT, Op.ARGSORT, Op.SCATTER_ADD, Op.SCATTER_ALONG, Op.SEARCHSORTED):
-        raise Illegal(f"{_name(v)} ({e.op.value}) is read at other places than it is made at")
-    if e.op is Op.RESHAPE:
-        raise Illegal(f"{_name(v)}, a reshape of a computed value, is read at other places than it is made at")
-    for i, o in enumerate(e.operands):
-        if not isinstance(o, Value):
-            continue
-        if e.op in (Op.TAKE, Op.TAKE_ALONG) and i == 0 and o in w.made:
-            raise Illegal("a gather from a computed value is read at other places")
-        ties = [d for j, d, r in tied_axes(e) if j == i and r == axis]
-        if not ties and e.op in (Op.SLICE, Op.PAD, Op.CONCAT, Op.WINDOW):
-            ties = [axis] if e.op is not Op.WINDOW or axis < len(o.shape) else [e.attributes["axis"]]
-        for d in ties:
-            _movable(o, d, w)
-
-
 # --- numbers for explain() ----------------------------------------------------------------------------------------------------
 def traffic(plan: RowPlan) -> Extent:
     """Bytes read and written, each element once."""
@@ -488,7 +449,3 @@ def _operations(e: Equation, letters: Letters) -> Extent:
         return 0
     count = e.result.type.count
     return e.values[0].type.count if e.op in REDUCTIONS else count
-
-
-def _name(v: Value) -> str:
-    return f"%{v.name}" if v.name else f"a {v.type}"

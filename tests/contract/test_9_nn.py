@@ -254,7 +254,6 @@ def test_layer_library(name):
     assert issubclass(getattr(nn, name), nn.Module)
 
 
-@pytest.mark.waits_for("scans")
 def test_mamba():
     """`nn.Mamba(nn.MambaConfig(...))`, `nn.Mamba2`"""
     assert issubclass(nn.Mamba, nn.Module) and issubclass(nn.Mamba2, nn.Module)

@@ -32,6 +32,29 @@ def test_reshaped_products(number, shape, named):
         np.testing.assert_allclose(kernel(array, w), kernel.reference(array, w), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("time", [1, 4, 7, 12])
+@pytest.mark.parametrize("first", [lambda x: x, kd.exp])
+def test_products_of_padded_chunks_of_channels(time, first):
+    """A reshape of a slice is read elsewhere by the padding: the product cannot make it again, and does not read it unwritten."""
+
+    def f(x: kd.f64["B", "T", 24]):
+        x = first(x)
+        chunks = (x.shape[1] + 3) // 4
+        parts = []
+        for part in (x[..., :8], x[..., 8:16], x[..., 16:]):
+            part = part.reshape((x.shape[0], x.shape[1], 2, 4))
+            part = kd.pad(part, ((0, 0), (0, chunks * 4 - x.shape[1]), (0, 0), (0, 0)))
+            parts.append(part.reshape((x.shape[0], chunks, 4, 2, 4)))
+        a, b, c = parts
+        seen = kd.einsum("bclgn,bcsgn->bcgls", a, b) * 0.5
+        y = kd.einsum("bcgls,bcsgn->bclgn", seen, c).reshape((x.shape[0], chunks * 4, 2, 4))[:, : x.shape[1]]
+        return y + x[..., 16:].reshape((x.shape[0], x.shape[1], 2, 4))
+
+    x = np.random.default_rng(0).standard_normal((2, time, 24)) * 0.5
+    kernel = kd.kernel(f)
+    np.testing.assert_allclose(kernel(x), kernel.reference(x), rtol=1e-9, atol=1e-9)
+
+
 def test_an_axis_taken_apart_has_the_strides_of_its_parts():
     buffer = ir.Buffer("x", dt.f32, (6, 4), (4, 1), "result", 0)
     memory, entries = joined_memory(buffer, (Apart(((1, 2), (2, 3))), 0))
