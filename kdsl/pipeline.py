@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdsl import kept
-from kdsl.codegen.cuda.kernels import GpuKernel, emit_cuda, ptx
+from kdsl.codegen.cuda.assemble import Assembled
+from kdsl.codegen.cuda.kernels import GpuKernel, emit_cuda
 from kdsl.codegen.llvm.module import emit_module
 from kdsl.emulated import Emulated, GpuCode
 from kdsl.errors import InternalError, KdslError, TargetError
+from kdsl.gpu_code import assembled, ptx_of, sass_of
 from kdsl.ir.fingerprint import fingerprint, plain
 from kdsl.ir.frame import Grouping
 from kdsl.ir.frame_printer import show_frames, show_grouping
@@ -133,7 +135,15 @@ class Compiled:
 
     def ptx(self, arch: str) -> str:
         """The PTX modules of all kernels, one after another."""
-        return "\n".join(ptx(kernel, arch) for kernel in self.kernels)
+        return "\n".join(ptx_of(kernel, arch) for kernel in self.kernels)
+
+    def sass(self, arch: str) -> str:
+        """A GPU's own instructions, of all kernels."""
+        return "\n".join(sass_of(kernel, arch) for kernel in self.kernels)
+
+    def assembled(self, arch: str) -> tuple[Assembled, ...]:
+        """The GPU code of every kernel, with what the linker said of it."""
+        return tuple(assembled(kernel, arch) for kernel in self.kernels)
 
 
 def _compiled(record: Record, source: Function, what: Any) -> Compiled:

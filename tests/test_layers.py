@@ -20,7 +20,9 @@ MAY_IMPORT = {  # in reading order
     "inspection": LEAVES | {"ir"},
     "kept": LEAVES | {"ir", "runtime"},
     "emulated": LEAVES | {"ir", "runtime", "emulator"},
-    "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept", "emulated"},
+    "gpu_code": LEAVES | {"ir", "codegen", "kept"},
+    "pipeline": LEAVES
+    | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept", "emulated", "gpu_code"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}

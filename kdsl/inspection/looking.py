@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdsl.errors import TargetError, entry_point
+from kdsl.errors import entry_point
 
 if TYPE_CHECKING:
     from kdsl.inspection.explain import Explanation
@@ -60,8 +60,9 @@ class Looking:
 
     @entry_point
     def sass(self, *types: Any, arch: str = "sm_80", **statics: Any) -> str:
-        """A GPU's own machine code: not generated from kernels yet, which is what the error says."""
-        raise _no_gpu_code("SASS", arch)
+        """A GPU's own instructions, of all kernels; needs numba-cuda and nvdisasm, but no GPU."""
+        programs = self.looked_at(types, statics, f"cuda:{arch}")
+        return "\n".join(program.sass(arch) for program in programs)
 
     @entry_point
     def explain(self, *types: Any, **statics: Any) -> Explanation:
@@ -75,10 +76,3 @@ class Looking:
         )
         print(out)
         return out
-
-
-def _no_gpu_code(what: str, arch: str) -> TargetError:
-    return TargetError(
-        f"there is no {what} for {arch}: kernels are compiled for the CPU only so far",
-        hint="f.source(...), f.llvm(...) and f.asm(...) show what is compiled for the CPU",
-    )

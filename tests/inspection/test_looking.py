@@ -41,10 +41,6 @@ def test_types_come_from_annotations():
     assert "f32[8, 16]" in f.stages()["traced"]
 
 
-def test_gpu_code_says_why_not():
-    for look in (softmax.sass,):
-        with pytest.raises(kd.TargetError, match="CPU only so far"):
-            look(X)
 
 
 def test_explain_prints_and_has_data(capsys):

@@ -204,6 +204,7 @@ def infix(op: Any, returns: Callable[..., Any], write: Callable[..., Any]) -> No
 
 
 _OWN = (TileType, SizeType, WalkType, Spec)
+PTX_VERSION = "9.0"  # what the driver of CUDA 13.0 reads; a newer NVVM writes a newer number above the same instructions
 PARAMETERS = {"address": types.uint64, "size": size_type}
 
 
@@ -228,4 +229,5 @@ def compile_ptx(
     )
     entry = re.search(r"\.entry\s+(\w+)", ptx)
     assert entry is not None
-    return str(ptx.replace(entry.group(1), name))
+    text = ptx.replace(entry.group(1), name)
+    return re.sub(r"^\.version .*$", f".version {PTX_VERSION}", text, count=1, flags=re.M)
