@@ -175,7 +175,7 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
 def _emulated(record: Record, source: Function) -> Executable:
     """The program in the emulator."""
     kernels = record["source"].kernels
-    code = GpuCode(record["scheduled"], kernels, tuple(ptx(k, record.target.level) for k in kernels))
+    code = GpuCode(record["scheduled"], kernels, tuple(ptx_of(k, record.target.level) for k in kernels))
     described = kept.describe(record["grouped"], record["scheduled"], code, source)
     return kept.executable(described, code, source, Emulated)
 
