@@ -33,7 +33,8 @@ SHORT_FOLD = 64  # a fold over so few elements is done in registers
 LARGE_LINE = 32 * 1024  # elements of a whole fold that are cut in parts
 # on a GPU
 GPU_SHORT = 512  # a fold over so few elements is one block's, a tile of lanes after the other: finishers are
-PART_ROWS = 16  # rows that one part adds at least
+PART_ROWS = 16  # rows that one part adds at least where it has the line
+FEW_PART_ROWS = 4  # where it is one number
 PART_LINE = 4096  # elements of a whole fold, likewise
 LINE_TILE = 128  # of a fold over rows alone: blocks share the line
 
@@ -270,7 +271,8 @@ def _parts(w: _Walk, partial: list[Equation], reduced: tuple[Letter, ...]) -> tu
     exact = all(e.result.dtype.compute is e.result.dtype for e in partial)  # else sums would be rounded as they grow
     direct, most, each = DIRECT_ROWS, PARTS, 1
     if w.gpu:
-        direct, each = w.gpu.units, PART_ROWS
+        columns = any(set(flat(w.letters.values[e.result])) & set(w.line) for e in partial)
+        direct, each = w.gpu.units, PART_ROWS if columns else FEW_PART_ROWS
         most = -(-2 * w.gpu.units // max(1, kept * _blocks_of_line(w, partial)))
     if kept >= direct and exact:
         return {e: e.result for e in partial}, 0
