@@ -14,7 +14,7 @@ from kdsl.schedule.gpu.dots import schedule_gpu_dots
 from kdsl.schedule.gpu.rows import schedule_rows
 from kdsl.schedule.gpu.scan import schedule_scan
 from kdsl.schedule.gpu.scatter import schedule_scatter
-from kdsl.schedule.sort import schedule_sort
+from kdsl.schedule.gpu.sort import schedule_sort
 from kdsl.target import Target
 
 
