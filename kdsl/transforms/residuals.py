@@ -8,7 +8,8 @@ In:  a simplified Function.  Out: a Split:
 
 Kept are values of the forward that are dear to compute and small to hold, where the walk back from the gradients meets them:
     row statistics    a reduction that makes 8 elements or more into one (not in f16 or bf16: stored, it would be rounded)
-    contractions      but not scores: a product that is reduced along a line and then contracted along it (attention) is
+    contractions      with their bias where nothing else reads them: the forward's next kernel then reads the same array
+                      but not scores: a product that is reduced along a line and then contracted along it (attention) is
                       larger than what it is made of, and made again tile by tile
     scans             what they give, and the checkpoints from which a gradient makes the states between again
     orders            sorts and argmax
@@ -72,11 +73,24 @@ def _residuals(function: Function, whole: Function, gradients: Sequence[Value]) 
         if v in seen or v not in home:
             continue
         seen.add(v)
-        if v in primal and _worth_keeping(primal[v], readers):
+        e = primal.get(v)
+        if e is not None and (_worth_keeping(e, readers) or _with_bias(e, function, primal, readers)):
             found.add(v)
         else:
             stack.extend(home[v].values)
     return tuple(e.result for e in function.equations if e.result in found)
+
+
+def _with_bias(e: Equation, function: Function, primal: dict[Value, Equation], readers: dict[Value, list[Equation]]) -> bool:
+    """Whether e adds a row, or a number, to a contraction that nothing else reads."""
+    if e.op not in (Op.ADD, Op.SUB):
+        return False
+    for product, bias in (e.operands, e.operands[::-1]):
+        q = primal.get(product) if isinstance(product, Value) else None
+        small = not isinstance(bias, Value) or (bias in primal and primal[bias].op is Op.BROADCAST)
+        if q is not None and q.op is Op.DOT and small and readers[q.result] == [e] and q.result not in function.results:
+            return _worth_keeping(q, readers)
+    return False
 
 
 def _worth_keeping(e: Equation, readers: dict[Value, list[Equation]]) -> bool:
