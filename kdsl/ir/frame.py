@@ -91,6 +91,32 @@ class Carried:
     after: Value
 
 
+@dataclass(frozen=True, eq=False)
+class Move:
+    """A nest of a step whose values lie in memory: compute `value`, put it `into` memory.
+
+    `how`: "near": into's elements are value's | "stack": at the step's place along `axis` | "kept": a checkpoint
+    | "states": at the step's place within its chunk"""
+
+    value: Value
+    into: Value
+    how: str = "near"
+    axis: int = 0
+
+
+@dataclass(eq=False)
+class Resident:
+    """A scan whose values lie in memory between the statements of a step: nests in order, once or for each chunk or step."""
+
+    begin: list[Move] = field(default_factory=list)
+    chunk: list[Move] = field(default_factory=list)
+    replay: list[Move] = field(default_factory=list)
+    step: list[Move] = field(default_factory=list)
+    end: list[Move] = field(default_factory=list)
+    near: set[Value] = field(default_factory=set)  # what lies in near memory; the rest has memory of its own
+    states: dict[Value, Value] = field(default_factory=dict)  # a state as a step reads it: a chunk of states
+
+
 @dataclass(eq=False)
 class ScanPlan(Plan):
     """One scan with the maps that feed it. `inner` is its step written out between the equations around it: a slice is a
@@ -114,6 +140,7 @@ class ScanPlan(Plan):
     lane: Letter | None = None
     rows: Letter | None = None
     width: int = 1
+    resident: Resident | None = None
     partial: dict[Equation, Value] = field(default_factory=dict)  # sums over loops that run side by side: the parts
     block_count: int = 1
 

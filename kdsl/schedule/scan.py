@@ -19,12 +19,15 @@ from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Known, Memory, spread_to
+from kdsl.schedule.scan_resident import schedule_resident
 from kdsl.schedule.scan_tiles import ScanTiles
 from kdsl.target import Target
 
 
 def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
     """The kernel of a scan."""
+    if plan.resident is not None:
+        return schedule_resident(plan, memory, target)
     return [ScanNest(plan, memory).kernel()]
 
 

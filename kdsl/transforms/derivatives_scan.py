@@ -14,7 +14,7 @@ Read before: differentiate.py, ir/scans.py. Read next: residuals.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder, identity
@@ -90,7 +90,7 @@ class _Total:
     after: tuple[Equation, ...]  # outermost last: each takes the one before
     term: Value | None = None
     factors: Equation | None = None
-    results: list[int] = field(default_factory=list)  # the numbers of the backward step's results for it
+    number: int = 0  # of the backward step's result for the term
 
 
 class _Pulled:
@@ -101,6 +101,7 @@ class _Pulled:
         self.active = [active[part] for part in s.parts]
         self.derived = vjp(s.step)
         self.carries, _, self.xs, self.closures = s.parameters()
+        self.stacked: dict[Value, int] = {}  # factors of contractions: the numbers of the backward step's results
 
     def run(self) -> list[Value | None]:
         b, s = self.b, self.s
@@ -128,16 +129,18 @@ class _Pulled:
         for total in (t for each in totals.values() for t in each if t.term is not None):
             assert total.term is not None
             sums.append(Value(TensorType(total.term.dtype.compute, total.term.shape), "total"))
-            total.results = [len(results)]
+            total.number = len(results)
             results.append(inner.value(Op.ADD, sums[-1], inner.as_value(inner.cast(total.term, sums[-1].dtype))))
         count = len(results)
         results += [by_parameter[self.xs[i]] for i in wanted_xs]
         axes = [s.axes[i] for i in wanted_xs]
         for total in (t for each in totals.values() for t in each if t.factors is not None):
             assert total.factors is not None
-            total.results = [len(results), len(results) + 1]
-            results += total.factors.values
-            axes += [0, 0]
+            for v in total.factors.values:
+                if v not in self.xs and v not in self.stacked:
+                    self.stacked[v] = len(results)
+                    results.append(v)
+                    axes.append(0)
         out = self.emitted(inner, turned + sums, results, slices, known, axes, count, floating)
         # outside: the gradients
         zero: list[Value | None] = [None] * len(s.equation.values)
@@ -225,19 +228,23 @@ class _Pulled:
         b, total = self.b, None
         for part in parts:
             if part.factors is None:
-                x = out(part.results[0])
+                x = out(part.number)
             else:
                 a = part.factors.attributes
-                steps = "step"
-                x = b.value(
-                    Op.DOT, out(part.results[0]), out(part.results[1]),
-                    left=(steps, *a["left"]), right=(steps, *a["right"]), out=a["out"],
-                )  # fmt: skip
+                left, right = (self.all_steps(v, out) for v in part.factors.values)
+                x = b.value(Op.DOT, left, right, left=("step", *a["left"]), right=("step", *a["right"]), out=a["out"])
             for e in part.after:
                 x = b.value(e.op, x, **e.attributes)
             x = b.as_value(b.cast(x, like.dtype))
             total = x if total is None else b.value(Op.ADD, total, x)
         return total
+
+    def all_steps(self, v: Value, out: Callable[[int], Value]) -> Value:
+        """A factor in all steps, stacked in front: an operand of the scan, or what the backward steps give."""
+        if v not in self.xs:
+            return out(self.stacked[v])
+        x, axis = self.s.xs[self.xs.index(v)], self.s.axes[self.xs.index(v)]
+        return self.b.as_value(self.b.permute(x, (axis, *(i for i in range(len(x.shape)) if i != axis)))) if axis else x
 
 
 def _is_product(e: Equation) -> bool:

@@ -22,6 +22,7 @@ from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
+from kdsl.transforms.plan_scan_resident import plan_resident
 from kdsl.transforms.scan_steps import Written, write_steps
 from kdsl.transforms.ties import MOVING
 
@@ -49,7 +50,10 @@ def plan_scan(
     # steps are counted in the direction in which states arise: a scan with a replay counts down
     turned = first.reverse if first.replay is None else not first.reverse
     s, written = write_steps(equations, outputs, turned)
-    plan = _plan_lanes(written, contiguous, target)
+    try:
+        plan = _plan_lanes(written, contiguous, target)
+    except Illegal:
+        plan = plan_resident(written, contiguous, s)
     plan.name, plan.equations, plan.outputs = name, tuple(equations), tuple(outputs)
     plan.length, plan.every, plan.turned = s.length, s.every, turned
     plan.backward = s.replay is not None
@@ -226,6 +230,8 @@ def _count(plan: ScanPlan) -> None:
     for e in plan.inner:
         count = e.values[0].type.count if e.op in REDUCTIONS else e.result.type.count
         each = each + count * (1 if cost_of(e.op) else 0)
+    if plan.resident is not None:
+        plan.notes = ("the values of a step lie in memory: it folds over axes of its carry",)
     plan.bytes, plan.operations = moved, each * plan.length
     plan.work = float(sum(cost_of(e.op) * estimate(e.result.type.count) for e in plan.inner) * estimate(plan.length))
     plan.parallel = 1

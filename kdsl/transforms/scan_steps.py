@@ -27,6 +27,7 @@ class Written:
 
     inner: list[Equation] = field(default_factory=list)
     around: int = 0  # how many of them, the first, do not belong to a step
+    replay: int = 0  # where those of the replayed step end
     carries: list[Carried] = field(default_factory=list)
     replayed: list[Carried] = field(default_factory=list)
     ys: dict[Value, tuple[Value, int]] = field(default_factory=dict)
@@ -60,6 +61,7 @@ def write_steps(equations: Sequence[Equation], outputs: Sequence[Value], turned:
                 again[p] = w.take(x, axis, w.place(REPLAY))
         after = w.inline(s.replay, again, read)
         out.replayed = [Carried(inside[states[i]], after[i]) for i in sorted(kept)]
+    out.replay = len(out.inner)
     number: dict[int, int] = {}
     for i in sorted(live):
         number[i] = len(number)

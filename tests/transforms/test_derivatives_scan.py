@@ -115,3 +115,37 @@ def test_integer_carries_have_no_gradient():
         return h, ys
 
     assert_slopes(f, normal(19, 2))
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 4, 5), (1, 1, 1, 1), (3, 13, 7, 9), (2, 4, 3, 0)])
+def test_a_step_with_products(sizes):
+    """What a closure gets from a product is contracted once over all steps, not added up step by step."""
+    batch, state, width, length = sizes
+
+    def f(h, u, w, bias, xs):
+        def step(h, x):
+            h = kd.tanh(h @ u + x @ w + bias)
+            return h, h
+
+        return kd.scan(step, h, xs)
+
+    args = normal(batch, state), normal(state, state) / 2, normal(width, state), normal(state), normal(length, batch, width)
+    assert_slopes(f, *args)
+
+
+def test_a_carry_that_is_shifted_and_turned():
+    def f(h, xs):
+        return kd.scan(lambda c, x: (kd.concat([c[1:] * 0.9, c[:1]]) + x, c[::-1] @ c), h, xs)
+
+    assert_slopes(f, normal(5), normal(7, 5))
+
+
+def test_small_matrices():
+    def f(p, a, q, xs):
+        def step(p, x):
+            p = a @ p @ a.mT + q * x[:, None, None]
+            return p, kd.sum(p * p, axis=(1, 2))
+
+        return kd.scan(step, p, xs)
+
+    assert_slopes(f, normal(2, 3, 3), normal(3, 3), normal(3, 3), normal(6, 2))
