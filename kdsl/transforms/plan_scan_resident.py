@@ -22,6 +22,7 @@ from kdsl.transforms.scan_steps import Written
 
 NEAR = 32 * 1024  # bytes of one value in near memory, at most
 ALL_NEAR = 192 * 1024  # bytes of all of them
+EXTREMA = frozenset({Op.MAX, Op.MIN, Op.ARGMAX, Op.ARGMIN})
 POSSIBLE = ELEMENTWISE | MOVEMENT | SOURCES | REDUCTIONS | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}
 
 
@@ -87,10 +88,13 @@ def _nests(w: Written, s: Scan) -> tuple[list[Equation], Resident]:
                 begins.append(Move(first, e.result))
                 continue
             inner.append(replace(e, operands=operands))
-            mine = cost_of(e.op) + sum(cost.get(v, 0) for v in e.values if v not in named)
+            slice_ = e.op is Op.TAKE and e.values[0] not in cost
+            mine = 0 if slice_ else cost_of(e.op) + sum(cost.get(v, 0) for v in e.values if v not in named)
             cost[e.result] = mine
             others = readers.get(e.result, [])
             dear = mine >= HEAVY and (len(others) > 1 or any(q.op is Op.BROADCAST for q in others))
+            # a maximum is compared with what it is of, bit for bit: both must be one computation
+            dear = dear or (mine > 0 and len(others) > 1 and any(q.op in EXTREMA for q in others))
             if e.result not in wanted and (e.op in REDUCTIONS or e.op is Op.RESHAPE or dear):
                 named[e.result] = Value(e.result.type, e.result.name)
                 once = e.result not in varying
