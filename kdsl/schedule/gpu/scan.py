@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kdsl.errors import TargetError
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import ScanPlan
 from kdsl.ir.tensor import Value
@@ -22,6 +23,10 @@ THREAD_ELEMENTS = 1  # as many lanes as there are: steps wait for each other
 
 def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
     """The kernel of a scan."""
+    if plan.resident is not None:
+        raise TargetError(
+            "a scan whose step folds over axes of its carry has no schedule for a GPU yet", hint="run it with target='cpu'"
+        )
     return [_Scan(plan, memory).kernel()]
 
 
