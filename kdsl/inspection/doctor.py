@@ -5,7 +5,7 @@ In:  nothing.  Out: lines of text. Read next: target.py, runtime/cpu.py.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import platform
 
@@ -21,12 +21,29 @@ def doctor() -> list[str]:
         f"threads: {os.environ.get('KDSL_THREADS') or os.cpu_count()} (KDSL_THREADS changes it)",
         f"cache: {os.environ.get('KDSL_CACHE_DIR') or 'the default folder'} (KDSL_CACHE_DIR changes it)",
     ]
-    for name, use in (
-        ("numpy", "arrays"),
-        ("llvmlite", "machine code for the CPU"),
-        ("ml_dtypes", "bf16"),
-        ("numba_cuda", "GPU code"),
-    ):
-        found = importlib.util.find_spec("numba" if name == "numba_cuda" else name) is not None
-        lines.append(f"{name}: {'found' if found else 'missing'} ({use})")
-    return lines
+    for name, use in (("numpy", "arrays"), ("llvmlite", "machine code for the CPU"), ("ml_dtypes", "bf16")):
+        lines.append(f"{name}: {'found' if _version(name) else 'missing'} ({use})")
+    return lines + [_gpu_line(*piece) for piece in GPU_PIECES]
+
+
+CUDA_EXTRA = "pip install 'kdsl[cuda]'"
+GPU_PIECES = (  # distribution, what it is for, how to get it
+    ("numba-cuda", "PTX from generated kernels; no GPU needed", CUDA_EXTRA),
+    ("nvidia-nvvm", "PTX from generated kernels; no GPU needed", CUDA_EXTRA),
+    ("nvidia-nvjitlink", "code for a GPU from PTX: registers, spills; no GPU needed", CUDA_EXTRA),
+    ("cuda-bindings", "launches; f.sass and cubins", CUDA_EXTRA),
+    ("cuda-core", "memory of a GPU", CUDA_EXTRA),
+    ("nvidia-cuda-nvdisasm", "f.sass", CUDA_EXTRA),
+)
+
+
+def _gpu_line(name: str, use: str, way: str) -> str:
+    version = _version(name)
+    return f"{name}: {version} ({use})" if version else f"{name}: missing ({use}); {way} brings it"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

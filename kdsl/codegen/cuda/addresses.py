@@ -23,12 +23,17 @@ def show(e: Extent, name: Rename) -> str:
     if isinstance(e, int):
         return str(e)
     out = ""
-    for monomial, factor in sorted(e.terms.items(), key=lambda item: (not item[0], repr(item[0]))):
+    for monomial, factor in sorted(e.terms.items(), key=lambda item: _order(item[0])):
         atoms = [_atom(a, name) for a in monomial]
         words = ([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + atoms
         text = "*".join(words)
         out += (" - " if factor < 0 else " + ") + text if out else (f"0 - {text}" if factor < 0 else text)
     return out
+
+
+def _order(monomial: tuple) -> tuple:
+    """Loop indices and sizes first, then positions in the tile, then numbers."""
+    return not monomial, any(a[1].startswith("#") for a in monomial if a[0] == "name"), repr(monomial)
 
 
 def _atom(a: tuple, name: Rename) -> str:
@@ -37,11 +42,22 @@ def _atom(a: tuple, name: Rename) -> str:
     x, y = (show(part, name) for part in a[1:])
     if a[0] in ("min", "max"):
         return f"{'smaller' if a[0] == 'min' else 'larger'}({x}, {y})"
-    return f"({_group(x)} {a[0]} {_group(y)})"
+    return f"({group(x)} {a[0]} {group(y)})"
 
 
-def _group(text: str) -> str:
-    return f"({text})" if " " in text or "*" in text else text
+def group(text: str) -> str:
+    """The text as an operand of a product."""
+    return f"({text})" if (" " in text or "*" in text) and not _enclosed(text) else text
+
+
+def _enclosed(text: str) -> bool:
+    """Whether one pair of parentheses encloses all of it."""
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0:
+            return i == len(text) - 1 and text[0] == "("
+    return False
 
 
 def walk(e: Extent) -> tuple[dict[int, int], Extent] | None:

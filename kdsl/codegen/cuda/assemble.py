@@ -1,6 +1,7 @@
 """PTX to a GPU's own code, and what the linker says of it: registers, spills, shared memory.
 
-In:  PTX text of one kernel, architecture.  Out: Assembled; `disassemble` gives its SASS. nvJitLink does the work: no GPU, no driver.
+In:  PTX text of one kernel, architecture.  Out: Assembled; `disassemble` gives its SASS.
+nvJitLink does the work: no GPU, no driver.
 Read before: compile.py. Read next: kdsl/gpu_code.py.
 """
 

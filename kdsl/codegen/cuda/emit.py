@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kdsl.codegen.cuda.addresses import factor, stays_above_zero
+from kdsl.codegen.cuda.addresses import factor, group, stays_above_zero
 from kdsl.codegen.cuda.barriers import Item, Loop, Path, place_barriers
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
 from kdsl.codegen.cuda.expressions import Expressions, Line, Ring
@@ -51,7 +51,7 @@ class Emitter:
         self.near_bytes = 0
         self._rings()
         self.near: list[str] = []
-        self.location: Location | None = None
+        self.location = ("", 0)  # of the statement before
         self.text = self._source()
 
     @property
@@ -94,12 +94,12 @@ class Emitter:
             count = ceildiv(p.hi - p.lo, p.tile)
             last = n == len(self.grid) - 1
             index = self.loop(p.index, p.lo, p.tile)
-            own = rest if last else f"{rest} % {_group(self.tiles.extent(count))}"
+            own = rest if last else f"{rest} % {group(self.tiles.extent(count))}"
             times = own if p.tile == 1 else f"{own} * {p.tile}"
             start = "" if p.lo == 0 else f" + {self.tiles.extent(p.lo)}"
             out.append(f"{index} = {times}{start}")
             if not last:
-                out.append(f"{rest} = {rest} // {_group(self.tiles.extent(count))}")
+                out.append(f"{rest} = {rest} // {group(self.tiles.extent(count))}")
         return out
 
     def loop(self, index: str, lo: Extent, tile: int) -> str:
@@ -117,10 +117,9 @@ class Emitter:
     def _header(self) -> list[str]:
         """What the kernel is, and the records that it names."""
         counts = [ceildiv(p.hi - p.lo, p.tile) for p in self.grid]
-        blocks = " * ".join(_group(self.tiles.extent(n)) for n in counts) or "1"
+        blocks = " * ".join(group(self.tiles.extent(n)) for n in counts) or "1"
         place = self.kernel.location
-        out = [f"# {self.kernel.name}: {blocks} blocks of {self.threads} threads, {self.near_bytes} bytes of near memory"]
-        out += [f"# {place.file}:{place.line}"] if place else []
+        out = ["", *([f"# {place.file}:{place.line}"] if place else [])]
         out += [f"{name} = {text}" for name, text in self.layouts.definitions.values()]
         start = 0
         for ring in self.tiles.rings.values():
@@ -134,7 +133,7 @@ class Emitter:
             out.append(f'{name} = Near("{dtype}", {shape}, 1, {start}, {self.threads})')
             end = max(end, start + -(-math.prod(shape) * BYTES[dtype] // 16) * 16)
         self.near_bytes = end
-        out[0] = out[0].replace(" 0 bytes of near memory", f" {end} bytes of near memory")
+        out[0] = f"# {self.kernel.name} (numba.cuda): {blocks} blocks of {self.threads} threads, {end} bytes of near memory"
         return out + [f"{name} = {text}" for name, (text, _) in self.tiles.definitions.items()]
 
     def _rings(self) -> None:
@@ -193,9 +192,9 @@ class Emitter:
 
     def comment(self, place: Location | None, out: list[Line | Block]) -> None:
         """The user's line, above the first statement of several that it became."""
-        if place is None or place == self.location:
+        if place is None or (place.file, place.line) == self.location:
             return
-        self.location = place
+        self.location = place.file, place.line
         line = linecache.getline(place.file, place.line).strip()
         if line:
             out.append(Line([f"# {line}"]))
@@ -231,7 +230,8 @@ class Emitter:
         *before, test = lines
         sizes = isinstance(s.condition, ir.Map) and all(map(self.tiles.is_number, s.condition.operands))
         if sizes and isinstance(s.condition, ir.Map) and s.condition.op in ("lt", "le", "gt", "ge", "eq", "ne"):
-            head, _ = self.tiles.infix(s.condition, [self.tiles.operand_text(o, self.layouts.of(())) for o in s.condition.operands])
+            operands = [self.tiles.operand_text(o, self.layouts.of(())) for o in s.condition.operands]
+            head, _ = self.tiles.infix(s.condition, operands)
         else:
             head = f"holds({test.text[0]})"
         out += [*before, Line([], test.accesses)]
@@ -381,10 +381,6 @@ def _write(body: Sequence[Line | Block], barriers: dict[Path, int | None], path:
             out += ([f"wait({left})"] if left is not None else []) + ["barrier()"]
         out += [x.head, *_indent(_write(x.body, barriers, (*path, i)))] if isinstance(x, Block) else x.text
     return out
-
-
-def _group(text: str) -> str:
-    return f"({text})" if " " in text or "*" in text else text
 
 
 def _indent(lines: Sequence[str]) -> list[str]:

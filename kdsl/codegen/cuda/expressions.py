@@ -107,7 +107,7 @@ class Expressions:
             return whole[0] if whole else self.layouts.of(tuple(t.shape)) if found else None
         return None
 
-    # --- text ---------------------------------------------------------------------------------------------------------------------
+    # --- text ------------------------------------------------------------------------------------------------------------
     def show(self, t: ir.Tile, want: Layout) -> str:
         return self.bound(t, want)[0]
 
@@ -177,7 +177,7 @@ class Expressions:
             own: ir.Tile = x
             if i == 0 and t.mask is not None:
                 own = ir.Map("where", (t.mask, x, ir.Constant(-1, x.dtype)), x.dtype)
-            text = self.operand_text(own, layout)[0] if self.is_number(own) else self.show(own, self.layouts.part(layout, tuple(own.shape)))
+            text = self.operand_text(own, layout)[0]
             index.append(f"edges({text})" if i == 0 and t.mask is not None else text)
         self.read(t.memory)
         fill = f", {number(ir.Constant(t.fill, t.dtype))}" if t.mask is not None and t.fill != 0 else ""
@@ -244,7 +244,8 @@ class Expressions:
                 for ns in (memory.shape, memory.strides)
             )
             written = ", written=True" if root.name in self.written else ""
-            text = f'Array("{memory.dtype.name}", {extents}, {strides}{written})'.replace(", )", ")" if len(memory.shape) > 1 else ",)")
+            text = f'Array("{memory.dtype.name}", {extents}, {strides}{written})'
+            text = text.replace(", )", ")" if len(memory.shape) > 1 else ",)")
             self.arrays[memory] = own
             address = self.names.of("parameter", root.name)
             self.definitions[record] = text, f"{own} = array({', '.join([record, address, *passed])})"
@@ -263,7 +264,8 @@ class Expressions:
         """A tile in other threads: through near memory, into a name of its own. A Slice takes its part there."""
         source = t.tile if isinstance(t, ir.Slice) else t
         key = t.dtype.name, tuple(source.shape)
-        near = self.exchanges.setdefault(key, self.names.of("exchange", f"EXCHANGE_{'_'.join([key[0].upper(), *map(str, key[1])])}"))
+        label = "_".join(["EXCHANGE", key[0].upper(), *map(str, key[1])])
+        near = self.exchanges.setdefault(key, self.names.of("exchange", label))
         name = self.names.of("moved", f"moved_{sum(len(x.text) for x in self.before)}_{len(self.names.taken)}")
         self.before.append(Line([f"put(near({near}, 0), {text})"], [*self.reads, ("write", "exchange", 0, 1)]))
         place = f"near({near}, 0)"

@@ -9,6 +9,7 @@ Read before: codegen/llvm/trigonometry.py. Read next: scalars.py.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 WORDS = 24
 
@@ -65,7 +66,7 @@ def reduce_huge() -> str:
     rest = put(f"sub i64 63, {shift}")
     read = [word(index)] + [word(put(f"add i64 {index}, {i}")) for i in (1, 2, 3)]
     limbs = []
-    for low, high in zip(read, read[1:]):
+    for low, high in pairwise(read):
         upper = put(f"shl i64 {put(f'shl i64 {high}, 1')}, {rest}")
         limbs.append(put(f"or i64 {put(f'lshr i64 {low}, {shift}')}, {upper}"))
 
@@ -81,7 +82,7 @@ def reduce_huge() -> str:
         product.append(total)
     product.append(carry)
     turn = [
-        put(f"or i64 {put(f'lshr i64 {a}, 62')}, {put(f'shl i64 {b}, 2')}") for a, b in zip(product, product[1:])
+        put(f"or i64 {put(f'lshr i64 {a}, 62')}, {put(f'shl i64 {b}, 2')}") for a, b in pairwise(product)
     ]
     low, middle, quarters = turn
     up = put(f"add i64 {quarters}, {put(f'lshr i64 {middle}, 63')}")
