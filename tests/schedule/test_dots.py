@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import kdsl.dtypes as dt
+from kdsl.codegen.llvm.module import emit_kernels
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder
 from kdsl.schedule.register_tile import Tiling
+from kdsl.target import LEVELS
 from tests.schedule.dot_programs import both, parameter, program, values
 from tests.tolerance import assert_close
 
@@ -51,6 +53,17 @@ def test_equals_einsum(spec, left, right):
 @pytest.mark.parametrize("dtype", [dt.f64, dt.f16, dt.bf16, dt.i8, dt.i32, dt.i64, dt.u16])
 def test_every_dtype(dtype):
     check("mk,kn->mn", (13, 17), (17, 33), dtype)
+
+
+@pytest.mark.parametrize("dtype", [dt.f32, dt.f64, dt.f16])
+def test_an_operand_that_runs_the_other_way_is_turned_in_registers(dtype):
+    p = check("mk,nk->mn", (61, 40), (64, 40), dtype)
+    text, _ = emit_kernels(p, LEVELS["x86-64-v3"])
+    assert "masked.gather" not in text
+    for columns, depth in ((50, 40), (64, 13), (37, 9)):
+        check("mk,nk->mn", (61, depth), (columns, depth), dtype)
+    check("mk,nk->mn", (61, 40), (50, 40), level="arm64")
+    check("mk,nk->mn", (61, 40), (50, 40), level="x86-64-v4")
 
 
 def test_the_other_levels():

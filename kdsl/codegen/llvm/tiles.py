@@ -5,7 +5,7 @@ Out: a Value (a scalar where all lanes agree). Lanes beyond the tile's extent ho
 Nothing is computed before it is asked for, so a long chain of Maps keeps few registers alive; what was computed is remembered
 by the Let (or statement) it belongs to. Permute, Slice and Broadcast only change the position that is asked for.
 Dot, Prefix and carries exist as vectors along the last axis, `Stored`; other walks over them pick lanes.
-Read before: memory.py. Read next: folds.py, kernel.py, operations.py.
+Read before: memory.py, transposes.py. Read next: folds.py, kernel.py, operations.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from kdsl.codegen.llvm.memory import Access, Position, root
 from kdsl.codegen.llvm.operations import apply
+from kdsl.codegen.llvm.transposes import across
 from kdsl.codegen.llvm.writer import TYPES, Value
 from kdsl.ir import loops as ir
 from kdsl.ir.loops import Memory, Tile, TileShape
@@ -114,6 +115,9 @@ class Tiles(Access):
         return self.element(tile, own, lane - skip, width)
 
     def Load(self, tile: ir.Load, at: tuple[Position, ...], lane: int, width: int) -> Value:
+        turned = across(self, tile, at, lane, width)
+        if turned is not None:
+            return turned
         return self.load(tile.view, at, lane, width, self.valid(tile.shape, at, lane, width))
 
     def Constant(self, tile: ir.Constant, at: tuple[Position, ...], lane: int, width: int) -> Value:
