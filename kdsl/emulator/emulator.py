@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.emulator import access, arithmetic, atomics, barriers, conversions, copies, floating, matrix, warps  # noqa: F401  (they register their instructions)
+from kdsl.emulator import access, arithmetic, atomics, barriers, conversions, copies, floating, matrix, mbarriers, warps, wgmma  # noqa: F401  (they register)
+from kdsl.emulator.bulk import TensorMap
 from kdsl.emulator.kernel import Kernel
 from kdsl.emulator.memory import Buffer, GlobalMemory
 from kdsl.emulator.parse import Module, parse
@@ -96,6 +97,24 @@ class Emulator:
     def read(self, buffer: Buffer, dtype: Any, shape: Sequence[int]) -> Any:
         """A buffer as a new array; UnwrittenError if a part of it was never written."""
         return self.memory.get(buffer).view(dtype).reshape(shape)
+
+    def tensor_map(
+        self,
+        tensor: Buffer,
+        dtype: Any,
+        sizes: Sequence[int],
+        box: Sequence[int],
+        strides: Sequence[int] | None = None,
+        swizzle: int = 0,
+    ) -> Buffer:
+        """What cuTensorMapEncodeTiled makes, in memory: axis 0 is the innermost, `strides` are the bytes of the others."""
+        item = np.dtype(dtype).itemsize
+        if strides is None:
+            strides = [item * int(np.prod(sizes[: i + 1])) for i in range(len(sizes) - 1)]
+        number = len(self.memory.tensor_maps) + 1
+        found = TensorMap(tensor.address, item, tuple(sizes), tuple(strides), tuple(box), swizzle)
+        self.memory.tensor_maps[number] = found
+        return self.put(np.array([number, *[0] * 15], np.uint64), "tensor map")
 
     def launch(
         self,

@@ -6,6 +6,7 @@ Read before: flatten.py, registers.py. Read next: instructions.py, wave.py.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from kdsl.emulator.flatten import flatten
@@ -63,8 +64,16 @@ class Kernel:
             self.kinds.append(kind)
             self.members.append(members)
             self.guards.append(None if i.predicate is None else self._guard(i.predicate, i.negated))
+        self._touched: dict[int, frozenset[str]] = {}
         flat.code.append(Instruction(("exit",), (), None, False, 0, None))
         self.clear()
+
+    def touched(self, p: int) -> frozenset[str]:
+        """The registers that an instruction names."""
+        if p not in self._touched:
+            words = re.findall(r"[^\s,{}\[\]+|!]+", " ".join(self.flat.code[p].operands))
+            self._touched[p] = frozenset(words)
+        return self._touched[p]
 
     def clear(self) -> None:
         """Set the counters back."""

@@ -151,7 +151,7 @@ def _load_matrix(ins: Instruction, kernel: Kernel) -> Built:
     def run(w: Wave) -> None:
         where, used = row_addresses(w, shared_address(w, address(w)), count, "reads")
         with for_some(w, used if count < 4 else None):
-            w.shared.check_read(w, where.reshape(-1), 16)
+            w.shared.check_read(w, where.reshape(-1), 16, together=True)
         rows = w.shared.view("data", 2, 8)[where // 16]  # [warp, matrix, row, column]
         if transposed:
             rows = rows.swapaxes(2, 3)

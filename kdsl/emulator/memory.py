@@ -18,7 +18,7 @@ from kdsl.errors import MisalignedError, OutOfBoundsError, RaceError, UnwaitedCo
 if TYPE_CHECKING:
     from kdsl.emulator.wave import Wave
 
-ROOM, WRITTEN, FLIGHT, CONSTANT, FRESH = 1, 2, 4, 8, 16  # bits of a byte's state
+ROOM, WRITTEN, FLIGHT, CONSTANT, FRESH, LEAVING = 1, 2, 4, 8, 16, 32  # bits of a byte's state
 READY = ROOM | WRITTEN
 PLAIN, CONSTANT_READ, STRONG = "plain", "constant", "strong"  # ld, ld.global.nc, and volatile, relaxed or acquire
 
@@ -115,12 +115,14 @@ class GlobalMemory(Bytes):
         super().__init__(size)
         self.top = self.GAP
         self.buffers: list[Buffer] = []
+        self.tensor_maps: dict[int, Any] = {}  # bulk.py
 
     def forget(self) -> None:
         """Give up all buffers."""
         self.state[: self.top] = 0
         self.top = self.GAP
         self.buffers = []
+        self.tensor_maps = {}
 
     def room(self, size: int, name: str = "", first: int = 0) -> Buffer:
         """A new buffer that nobody has written; its byte `first` lies at a multiple of the gap."""
@@ -261,12 +263,13 @@ class Shared(Bytes):
         self.check_read(w, index, size, how == STRONG)
         return super().load(index, each, count)
 
-    def check_read(self, w: Wave, index: Any, size: int, strong: bool = False) -> None:
+    def check_read(self, w: Wave, index: Any, size: int, strong: bool = False, together: bool = False) -> None:
+        """`together`: all threads of a warp read what each of them names."""
         states = self.states(index, size)
         if not ((states & repeat(WRITTEN | FLIGHT, size)) == repeat(WRITTEN, size)).all():
             self._explain(w, states, size, len(index))
         if w.watch is not None:
-            w.watch.read_shared(w, index, size, strong)
+            w.watch.read_shared(w, index, size, strong, together)
 
     def _explain(self, w: Wave, states: Any, size: int, n: int) -> None:
         flying = (states & repeat(FLIGHT, size)).reshape(n, -1).any(axis=1)
@@ -300,6 +303,9 @@ class Shared(Bytes):
         if (states & repeat(FLIGHT, size)).any():
             bad = (states & repeat(FLIGHT, size)).reshape(len(index), -1).any(axis=1)
             w.fail(UnwaitedCopyError, "writes shared memory that an asynchronous copy is still filling", bad)
+        if (states & repeat(LEAVING, size)).any():
+            bad = (states & repeat(LEAVING, size)).reshape(len(index), -1).any(axis=1)
+            w.fail(UnwaitedCopyError, "writes shared memory that an asynchronous copy or product may still be reading", bad)
         if w.watch is not None:
             (w.watch.atomic_shared if strong else w.watch.write_shared)(w, index, size)
         self.add_states(index, size, WRITTEN)

@@ -78,8 +78,10 @@ class Watch:
         heard = self.known.reshape(-1)[base + (writer >> 5)]
         return (heard <= self.write_time[cell]) & (writer != me)
 
-    def read_shared(self, w: Wave, index: Any, size: int, strong: bool = False) -> None:
+    def read_shared(self, w: Wave, index: Any, size: int, strong: bool = False, together: bool = False) -> None:
         me, base, warp = w.thread[w.at], w.clock_base[w.at], w.warp[w.at]
+        if together:
+            me = -1 - warp
         own = self.known.reshape(-1)[base + warp]
         for cell in self._cells(index, size):
             bad = self._written_since(w, cell, me, base)

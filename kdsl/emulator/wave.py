@@ -16,7 +16,7 @@ import numpy as np
 
 from kdsl.emulator.memory import GlobalMemory, Local, Shared
 from kdsl.emulator.races import GridWatch, Watch
-from kdsl.errors import BarrierError, DivergenceError, EmulatorError
+from kdsl.errors import BarrierError, DivergenceError, EmulatorError, UnwaitedCopyError
 
 if TYPE_CHECKING:
     from kdsl.emulator.kernel import Kernel
@@ -87,7 +87,12 @@ class Wave:
         self.barriers: dict[tuple[int, int], Any] = {}
         self.copies: list[Any] = []  # cp.async under way, oldest first
         self.committed = np.zeros(lanes, np.int64)  # groups of cp.async that each thread has committed
-        self.extra: dict[str, Any] = {}  # state of instruction families of their own (mbarriers, wgmma)
+        self.mbarriers: dict[tuple[int, int], Any] = {}  # mbarriers.py, by block and address
+        self.leaving: list[Any] = []  # bulk.py: copies that may still be reading shared memory
+        self.products: list[Any] = []  # wgmma.py: under way
+        self.reading: list[Any] = []  # shared memory that they may still be reading
+        self.product_groups = np.zeros(lanes, np.int64)  # of wgmma that each thread has committed
+        self.bulk_groups = np.zeros(lanes, np.int64)  # of bulk copies that each thread has committed
 
     def _special(self, name: str) -> Any:
         """The array of a special register."""
@@ -170,6 +175,8 @@ class Wave:
             self.steps += 1
             counts[p] += self.n
             issues[p] += self.issued
+            if self.products:
+                self._check_products(p)
             guard = guards[p]
             mask = None
             if guard is not None:
@@ -201,6 +208,43 @@ class Wave:
                     return
                 p += 1
         self.pc[self.at] = p
+
+    def _check_products(self, p: int) -> None:
+        """No register of a wgmma that is under way may be used."""
+        code = self.kernel.flat.code[p]
+        if code.op[0] == "wgmma":
+            return
+        touched = self.kernel.touched(p)
+        for product in self.products:
+            if touched & product.registers and np.isin(self.lanes[self.at], product.lanes).any():
+                self.unwaited(product)
+
+    def unwaited(self, product: Any) -> NoReturn:
+        """A register is used too early."""
+        bad = np.isin(self.lanes[self.at], product.lanes)
+        self.fail(
+            UnwaitedCopyError,
+            "uses a register of a product (wgmma) that may still be under way",
+            bad if bad.any() else None,
+            hint="wait for it: wgmma.wait_group",
+        )
+
+    def rest_of_group(self, size: int) -> None:
+        """The running threads wait for those of their group of `size` that are not here."""
+        lanes = self.lanes[self.at]
+        _, place, count = np.unique(lanes // size, return_inverse=True, return_counts=True)
+        whole = count[place] == size
+        if whole.any():
+            self.pc[lanes[whole]] = self.here
+            self.status[lanes[~whole]] = AT_WARP
+            at, n = self.at, self.n
+            self._group(lanes[whole])
+            self.kernel.ops[self.here](self)
+            self.wake(lanes[whole], self.here + 1)
+            self.at, self.n = at, n
+        else:
+            self.status[lanes] = AT_WARP
+        self.jumped = True
 
     def _only(self, mask: Any, op: Any) -> None:
         """Run an instruction for some of the group."""
