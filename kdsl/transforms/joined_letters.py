@@ -1,7 +1,7 @@
 """Letters that always stand side by side become one: one loop instead of two.
 
 In:  equations and their letters.  Out: the same letters, or fewer.
-Read before: letters.py. Read next: plan_rows.py.
+Read before: letters.py. Read next: row_line.py.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ in x @ x.T), and found anew for every set of equations:
     a dropped letter is a bound variable and may be named after any loop of its length.
 Without the first, softmax is [a b] with a maximum over c: two kernels. Without the second some sums get a loop of their own.
 An axis of extent 1 has no letter. An axis may be split in two when a reshape meets it: [12] against [3, 4] becomes two letters.
-Read before: ir/frame.py, union.py, ties.py. Read next: joined_letters.py, plan_rows.py, plan_dots.py.
+Read before: ir/frame.py, union.py, ties.py. Read next: joined_letters.py, row_line.py, plan_dots.py.
 """
 
 from __future__ import annotations
