@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdsl.codegen.cuda.addresses import factor, group, stays_above_zero
-from kdsl.codegen.cuda.barriers import Item, Loop, Path, place_barriers
+from kdsl.codegen.cuda.barriers import Access, Item, Loop, Path, place_barriers
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
 from kdsl.codegen.cuda.expressions import Expressions, Line, Ring
 from kdsl.codegen.cuda.names import Names
@@ -45,6 +45,7 @@ class Emitter:
             self.names.of("size", s)
         self.name = self.names.of("kernel", kernel.name)
         self.layouts = Layouts(kernel, self.names)
+        self.read_back = {_root(m) for m in _read_memories(kernel)}
         written = {_root(s.view.memory) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
         self.tiles = Expressions(self.layouts, self.names, written, _indexing(kernel))
         self.tiles.natural |= set(kernel.sizes)
@@ -159,20 +160,12 @@ class Emitter:
             if isinstance(s, ir.Let):
                 self.let(s, out)
             elif isinstance(s, ir.Store):
-                at = self.tiles.place(s.view, tuple(s.tile.shape))
-                lines = self.tiles.line(s.tile, lambda x, at=at: f"store({at}, {x})")  # type: ignore[misc]
-                lines[-1].accesses.append(("write", f"global {_root(s.view.memory)}", 0, 1))
-                if not self.tiles_read(s.view.memory):
-                    lines[-1].accesses.pop()
-                out += lines
+                back = _root(s.view.memory) in self.read_back
+                self.write("store", s.view, s.tile, [("write", f"global {_root(s.view.memory)}", 0, 1)] if back else [], out)
             elif isinstance(s, ir.Put):
-                ring = self.tiles.rings[s.near]
-                if ring.depth != 1:
+                if self.tiles.rings[s.near].depth != 1:
                     raise Unsupported(f"near memory {s.near.name} is filled by copies and by tiles")
-                at = self.tiles.place(ir.View(s.near, s.index), tuple(s.tile.shape))
-                lines = self.tiles.line(s.tile, lambda x, at=at: f"put({at}, {x})")  # type: ignore[misc]
-                lines[-1].accesses.append(("write", s.near.name, 0, 1))
-                out += lines
+                self.write("put", ir.View(s.near, s.index), s.tile, [("write", s.near.name, 0, 1)], out)
             elif isinstance(s, ir.Copy):
                 out.append(self.copies([s], "0", 0, {}))
             elif isinstance(s, ir.Stream):
@@ -182,13 +175,16 @@ class Emitter:
             elif not isinstance(s, (ir.Near, ir.Prefetch)):
                 raise Unsupported(f"a {type(s).__name__} in a CUDA kernel")
 
-    def tiles_read(self, memory: ir.Memory) -> bool:
-        """Whether the kernel also reads what it writes there."""
-        return _root(memory) in self._read_back
-
-    @property
-    def _read_back(self) -> set[str]:
-        return {_root(m) for m in _read_memories(self.kernel)}
+    def write(self, word: str, view: ir.View, tile: ir.Tile, written: list[Access], out: list[Line | Block]) -> None:
+        """A store or a put. What reads the memory that it writes is computed before, by all threads."""
+        at = self.tiles.place(view, tuple(tile.shape))
+        lines = self.tiles.line(tile, lambda x: f"{word}({at}, {x})")
+        if any(read[:2] == ("read", w[1]) for line in lines for read in line.accesses for w in written):
+            name = self.names.of("value", f"value_{len(self.names.taken)}")
+            lines = self.tiles.line(tile, lambda x: f"{name} = {x}")
+            lines.append(Line([f"{word}({at}, {name})"]))
+        lines[-1].accesses += written
+        out += lines
 
     def comment(self, place: Location | None, out: list[Line | Block]) -> None:
         """The user's line, above the first statement of several that it became."""
