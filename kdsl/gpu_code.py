@@ -83,6 +83,11 @@ def _write(key: tuple[str, ...], value: object) -> None:
     kept.write(repr((key, *map(_version, COMPILERS))), value)
 
 
+def versions() -> str:
+    """What decides the code beside the source."""
+    return repr([*map(_version, COMPILERS)])
+
+
 @lru_cache
 def _version(name: str) -> str | None:
     try:

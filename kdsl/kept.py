@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -66,7 +66,7 @@ def describe(grouping: Grouping, loops: Program, library: Any, source: Function)
     )
 
 
-def executable(kept: Kept, library: Any, source: Function, kind: type[Executable] = Executable) -> Executable:
+def executable(kept: Kept, library: Any, source: Function, kind: Callable[..., Any] = Executable) -> Any:
     """The runtime knows no IR: say in its words what the program takes and gives."""
     places = _places(source) if kept.checks else []
     return kind(

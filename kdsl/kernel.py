@@ -23,10 +23,9 @@ from kdsl.gradients.pullback import Pullback
 from kdsl.gradients.rules import call_with_rule
 from kdsl.gradients.vjp import Vjp
 from kdsl.inspection.looking import Looking
-from kdsl.interop.arguments import as_numpy_view, wrapper_of
+from kdsl.interop.arguments import as_view, wrapper_of
 from kdsl.language.dispatch import current, set_eager
-from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_named
-from kdsl.target import default_target
+from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_named, target_of
 
 if TYPE_CHECKING:
     from kdsl.inspection.verify import Report
@@ -66,7 +65,7 @@ class Kernel(Looking):
         self.target: str | None = target
         self.label = label_of(function)
         self.reader = Reader(
-            function, self.label, parameters_of(function, types, scope or {}), as_numpy_view, wrapper_of
+            function, self.label, parameters_of(function, types, scope or {}), as_view, wrapper_of
         )
         self.rule: Callable[..., Any] | None = None
         self._traces = Specialisations(self.label)
@@ -154,7 +153,8 @@ class Kernel(Looking):
 
     def specialise(self, call: Call, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        key = call.signature.key, call.signature.strides, call.wrap, target or self.target or default_target()
+        name = target_of(target or self.target, call.tensors)
+        key = call.signature.key, call.signature.strides, call.wrap, name
         with self._traces.lock:
             traced = self.traced(call)
             found = self._programs.get(key)

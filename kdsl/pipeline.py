@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdsl import kept
+from kdsl import gpu_program, kept
 from kdsl.codegen.cuda.assemble import Assembled
 from kdsl.codegen.cuda.kernels import GpuKernel, emit_cuda
 from kdsl.codegen.llvm.module import emit_module
 from kdsl.emulated import Emulated, GpuCode
 from kdsl.errors import InternalError, KdslError, TargetError
-from kdsl.gpu_code import assembled, ptx_of, sass_of
+from kdsl.gpu_code import assembled, ptx_of, sass_of, versions
 from kdsl.ir.fingerprint import fingerprint, plain
 from kdsl.ir.frame import Grouping
 from kdsl.ir.frame_printer import show_frames, show_grouping
@@ -32,7 +32,7 @@ from kdsl.ir.printer import show
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Function
 from kdsl.ir.verify import verify
-from kdsl.runtime import cache
+from kdsl.runtime import cache, cuda_driver
 from kdsl.runtime.call import Executable
 from kdsl.runtime.cpu import Library, asm, generator, load, runs_here
 from kdsl.schedule.gpu.program import schedule_gpu
@@ -119,6 +119,8 @@ class Compiled:
     def run(self, tensors: Sequence[Any], out: Sequence[Any] | None, sizes: Mapping[str, int]) -> list[Any]:
         """The results for these tensors."""
         if self.executable is None:
+            if self.target.kind == "cuda":
+                cuda_driver.driver()  # says what is missing
             raise TargetError(f"this machine cannot run code for {self.target.name}")
         return self.executable(tensors, out, sizes)
 
@@ -151,6 +153,8 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
 
     `what` tells with `source` what the program is. A rule of the user's is Python: what it gives is a part of the program."""
     target = record.target
+    if target.kind == "cuda" and cuda_driver.missing() is None:
+        return Compiled(record, target, _on_gpu(record, source, what))
     if target.kind == "emulator":
         record.complete()
         return Compiled(record, target, _emulated(record, source))
@@ -172,6 +176,23 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
         return Compiled(record, target, kept.executable(*found, source))
 
 
+def _on_gpu(record: Record, source: Function, what: Any) -> Any:
+    """The program on this machine's GPUs."""
+    with _lock:
+        if what != "forward" and _has_rules(source):
+            source, what = record.program, "derived"
+        given = plain((what, record.strides, record.facts))
+        key = repr((given, fingerprint(source), record.target, versions()))
+        found = _gpu_programs.get(key) or gpu_program.read(key)
+        if found is None:
+            kernels = record["source"].kernels
+            codes = [assembled(k, record.target.level).cubin for k in kernels]
+            found = gpu_program.describe(record["grouped"], record["scheduled"], kernels, codes, source)
+            kept.write(key, found)
+        _gpu_programs[key] = found
+        return gpu_program.executable(found, source)
+
+
 def _emulated(record: Record, source: Function) -> Executable:
     """The program in the emulator."""
     kernels = record["source"].kernels
@@ -188,6 +209,7 @@ def _has_rules(function: Function) -> bool:
 
 
 _programs: dict[str, tuple[kept.Kept, Library]] = {}
+_gpu_programs: dict[str, gpu_program.KeptProgram] = {}
 _lock = threading.RLock()
 
 

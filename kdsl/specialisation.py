@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.errors import ResultError, SpecialisationWarning, TargetError
+from kdsl.errors import DeviceError, ResultError, SpecialisationWarning, TargetError
 from kdsl.frontend.signature import Call, Signature, SizeSource
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import LEAF, Tree, builder, flatten, unflatten
-from kdsl.interop.arguments import as_numpy_view, is_array
+from kdsl.interop.arguments import as_view, is_array, on_device
 from kdsl.ir.location import user_stacklevel
 from kdsl.ir.sizes import evaluate
+from kdsl.runtime.cuda_arrays import DeviceTensor
+from kdsl.runtime.cuda_driver import level, missing
 from kdsl.runtime.fast import Argument, FastCall, Nested, Number, Same, SizeOf, Tensor
-from kdsl.target import Target, parse_target
+from kdsl.target import Target, default_target, parse_target
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
@@ -39,8 +41,20 @@ def compiler() -> Any:
     return pipeline
 
 
+def target_of(name: str | None, tensors: Sequence[Any]) -> str:
+    """The target of a call: the one that is named, else where its arguments lie, else the default."""
+    tensor = next((x for x in tensors if isinstance(x, DeviceTensor)), None)
+    if tensor is None:
+        return name or default_target()
+    if name is not None and name.partition(":")[0] != "cuda":
+        raise DeviceError(f"an argument lies on cuda:{tensor.device}, and the kernel is for {name}")
+    return name or f"cuda:{level(tensor.device)}"
+
+
 def target_named(name: str) -> Target:
-    """The Target that a user's text names."""
+    """The Target that a user's text names; plain "cuda" is this machine's GPU, where it has one."""
+    if name == "cuda" and missing() is None:
+        name = f"cuda:{level()}"
     try:
         return parse_target(name)
     except ValueError as error:
@@ -89,6 +103,8 @@ class Specialisation:
 
     def structured(self, flat: Sequence[Any]) -> Any:
         """Flat results in the structure that the kernel returns, as arrays of the caller's kind."""
+        if flat and isinstance(flat[0], DeviceTensor):
+            return unflatten(self.tree, map(on_device, flat))
         return unflatten(self.tree, iter(flat if self.wrap is None else map(self.wrap, flat)))
 
     def _places(self, out: Any) -> list[Any]:
@@ -96,7 +112,7 @@ class Specialisation:
         tree = flatten(out, is_array, "out", leaves)
         if _shape_of_tree(tree) != _shape_of_tree(self.tree):
             raise ResultError(f"out= has the structure {tree}, but the results have {self.tree}")
-        return [as_numpy_view(x) for _, x in leaves]
+        return [as_view(x) for _, x in leaves]
 
 
 def sizes_of(sources: Sequence[SizeSource], tensors: Sequence[Any]) -> dict[str, int]:

@@ -21,8 +21,9 @@ MAY_IMPORT = {  # in reading order
     "kept": LEAVES | {"ir", "runtime"},
     "emulated": LEAVES | {"ir", "runtime", "emulator"},
     "gpu_code": LEAVES | {"ir", "codegen", "kept"},
+    "gpu_program": LEAVES | {"ir", "runtime", "kept"},
     "pipeline": LEAVES
-    | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept", "emulated", "gpu_code"},
+    | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept", "emulated", "gpu_code", "gpu_program"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}

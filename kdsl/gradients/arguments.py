@@ -18,7 +18,7 @@ from kdsl.errors import ArgumentError, DtypeError, ShapeError
 from kdsl.frontend.signature import Call, SizeSource
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import LEAF, Static, Tree
-from kdsl.interop.arguments import as_numpy_view
+from kdsl.interop.arguments import as_view
 from kdsl.ir.sizes import Extent, Size, evaluate, size
 from kdsl.ir.tensor import TensorType, Value
 from kdsl.language.tracer import Tracer
@@ -102,7 +102,7 @@ def read_cotangents(
         elif isinstance(x, (TypeSpec, TensorType)):
             have = x if isinstance(x, TensorType) else TensorType(x.dtype, result.shape)  # type: ignore[arg-type]
         else:
-            array = as_numpy_view(x)
+            array = as_view(x)
             if array is None:
                 raise ArgumentError(f"{name} of {label} must be {result.type}, not a {type(x).__name__}")
             x = array

@@ -31,8 +31,7 @@ from kdsl.ir.sizes import evaluate
 from kdsl.ir.tensor import Value
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_named
-from kdsl.target import default_target
+from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_named, target_of
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled, Halves
@@ -79,7 +78,7 @@ class Pullback(Looking):
 
     def halves(self, call: Call, traced: Traced, target: str | None = None) -> tuple[Specialisation, Backward]:
         """The forward program for these types, and the backward that goes with it."""
-        signature, name = call.signature, target or self.kernel.target or default_target()
+        signature, name = call.signature, target_of(target or self.kernel.target, call.tensors)
         key = signature.key, signature.strides, call.wrap, name
         found = self._forward.get(key)
         if found is None:

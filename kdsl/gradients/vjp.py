@@ -17,8 +17,7 @@ from kdsl.gradients.arguments import Split, gradient_tree, split
 from kdsl.inspection.looking import Looking
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, target_named
-from kdsl.target import default_target
+from kdsl.specialisation import ShortWay, Specialisation, compiler, target_named, target_of
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
@@ -64,7 +63,7 @@ class Vjp(Looking):
             parts.call.signature.strides,
             parts.call.wrap,
             parts.cotangents.strides,
-            target or self.kernel.target or default_target(),
+            target_of(target or self.kernel.target, parts.tensors),
         )
         found = self._programs.get(key)
         if found is None:

@@ -1,7 +1,7 @@
 """Arrays of other libraries as arguments, and results in the same kind.
 
-In:  an argument of a kernel.  Out: its memory as a NumPy array (no copy), or None where it is no array; and how a result is
-turned into what the caller uses.
+In:  an argument of a kernel.  Out: its memory as a NumPy array, or as a DeviceTensor where it lies on a GPU (no copy), or None
+where it is no array; and how a result is turned into what the caller uses.
 Read before: runtime/arrays.py. Read next: interop/torch.py.
 """
 
@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.errors import ArgumentError, DeviceError
+from kdsl.errors import ArgumentError
 from kdsl.runtime.arrays import Array, view
+from kdsl.runtime.cuda_arrays import DeviceTensor, of_interface
+from kdsl.runtime.cuda_memory import Block
 
 Wrap = Callable[[np.ndarray[Any, Any]], Any]
 
 
-def as_numpy_view(x: Any) -> np.ndarray[Any, Any] | None:
-    """The memory of `x` as a NumPy array, or None where `x` is no array."""
+def as_view(x: Any) -> np.ndarray[Any, Any] | DeviceTensor | None:
+    """The memory of `x` as a NumPy array, or as a DeviceTensor, or None where `x` is no array."""
     kind = type(x)
     if kind is np.ndarray:
         return x
@@ -28,16 +30,14 @@ def as_numpy_view(x: Any) -> np.ndarray[Any, Any] | None:
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)
     if isinstance(x, Array):
-        return x.numpy()
+        return x.data
     if is_torch(x):
         from kdsl.interop import torch
 
         return torch.view(x)
-    if hasattr(kind, "__dlpack__"):
-        return view(x)
     if hasattr(x, "__cuda_array_interface__"):
-        raise DeviceError(f"a {kind.__name__} lies on a GPU; CUDA is not a target yet")
-    return None
+        return of_interface(x)
+    return view(x) if hasattr(kind, "__dlpack__") else None
 
 
 def is_array(x: Any) -> bool:
@@ -60,6 +60,11 @@ def wrapper_of(x: Any) -> Wrap | None:
         return torch.wrap
     namespace = getattr(x, "__array_namespace__", None)
     return namespace().asarray if namespace is not None else None
+
+
+def on_device(x: DeviceTensor) -> Any:
+    """A result on a GPU as its callers' kind of array: the library's own that allocated it, else an Array."""
+    return Array(x) if isinstance(x.owner, Block) else x.owner
 
 
 def is_torch(x: Any) -> bool:

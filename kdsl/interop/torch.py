@@ -14,10 +14,11 @@ import numpy as np
 
 from kdsl.dtypes import bf16
 from kdsl.errors import ArgumentError, DeviceError, DtypeError
+from kdsl.runtime.cuda_arrays import DeviceTensor, of_torch
 
 
-def view(x: Any) -> np.ndarray[Any, Any]:
-    """The memory of a torch tensor on the CPU."""
+def view(x: Any) -> np.ndarray[Any, Any] | DeviceTensor:
+    """The memory of a torch tensor on the CPU or on a GPU."""
     import torch
 
     if x.requires_grad:
@@ -25,12 +26,14 @@ def view(x: Any) -> np.ndarray[Any, Any]:
             "a torch tensor that requires grad is not an argument: its gradient would be lost",
             hint="pass x.detach(), or let torch differentiate the kernel: kdsl.interop.torch.function(kernel)(x)",
         )
-    if x.device.type != "cpu":
-        raise DeviceError(f"a torch tensor lies on {x.device}; CUDA is not a target yet")
+    if x.device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"a torch tensor lies on {x.device}; kernels run on the CPU and on CUDA")
     if x.layout is not torch.strided:
         raise ArgumentError(f"a torch tensor of layout {x.layout} is not an argument", hint="pass x.to_dense()")
     if x.is_neg():
         x = x.resolve_neg()
+    if x.device.type == "cuda":
+        return of_torch(x)
     if x.dtype is torch.bfloat16:
         return x.view(torch.int16).numpy().view(bf16.numpy)
     try:

@@ -14,62 +14,89 @@ import numpy as np
 
 from kdsl.dtypes import BY_NUMPY, DType, as_dtype
 from kdsl.errors import DeviceError, DtypeError
+from kdsl.runtime.cuda_arrays import DEFAULT_STREAM, DeviceTensor, interface_of, of_interface, put
+from kdsl.runtime.cuda_driver import present
+from kdsl.runtime.cuda_memory import Block, order
 
 CPU = (1, 0)  # DLPack's (device type, device number)
+CUDA = 2
 _CODES = {"signed": 0, "unsigned": 1, "floating": 2, "bool": 6}
 _BFLOAT = 4
 
 
 class Array:
-    """Memory with a shape and a dtype. `numpy()` is a view of it."""
+    """Memory with a shape and a dtype, on the CPU or on a GPU."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("data",)
 
-    def __init__(self, data: np.ndarray[Any, Any]) -> None:
+    def __init__(self, data: np.ndarray[Any, Any] | DeviceTensor) -> None:
         if data.dtype.newbyteorder("=") not in BY_NUMPY:
             raise DtypeError(f"kdsl has no dtype for NumPy's {data.dtype}")
-        self._data = data
+        self.data = data
 
-    shape = property(lambda self: self._data.shape)
-    ndim = property(lambda self: self._data.ndim)
-    size = property(lambda self: self._data.size)
+    shape = property(lambda self: self.data.shape)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
 
     @property
     def dtype(self) -> DType:
-        return BY_NUMPY[self._data.dtype.newbyteorder("=")]
+        return BY_NUMPY[self.data.dtype.newbyteorder("=")]
 
     @property
     def device(self) -> str:
-        return "cpu"
+        return f"cuda:{self.data.device}" if isinstance(self.data, DeviceTensor) else "cpu"
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The same memory as a NumPy array."""
-        return self._data
+        """The same memory as a NumPy array; from a GPU a copy, when what computes it is done."""
+        return self.data.numpy() if isinstance(self.data, DeviceTensor) else self.data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return np.array(self._data, dtype, copy=copy)
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if not isinstance(self.data, DeviceTensor):
+            raise AttributeError("this array lies in the host's memory")
+        return interface_of(self.data)
 
     def __dlpack__(self, **options: Any) -> Any:
-        copy = options.get("copy")
-        return export(self._data.copy() if copy else self._data, options.get("max_version"))
+        if isinstance(self.data, DeviceTensor):
+            return export_device(self.data, options.get("stream"))
+        return export(self.data.copy() if options.get("copy") else self.data, options.get("max_version"))
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return CPU
+        return (CUDA, self.data.device) if isinstance(self.data, DeviceTensor) else CPU
 
     def __repr__(self) -> str:
-        return f"Array({self._data!r}, device={self.device!r})"
+        return f"Array({self.numpy()!r}, device={self.device!r})"
 
 
 def asarray(x: Any, device: str = "cpu", dtype: Any = None) -> Array:
     """An Array on `device`: the same memory where that is possible. Example: `kd.asarray(np.zeros(3)).numpy()`"""
-    if device != "cpu":
-        raise DeviceError(f"this machine has no device {device!r}; there is 'cpu'")
-    foreign = hasattr(x, "__dlpack__") and not isinstance(x, (Array, np.ndarray))
-    data = x._data if isinstance(x, Array) else view(x) if foreign else np.asarray(x)
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or not (number or "0").isdigit() or (kind == "cpu" and number):
+        raise DeviceError(f"there is no device {device!r}; there are 'cpu' and 'cuda', 'cuda:1' …")
+    if kind == "cuda":
+        present()
+    data = _memory(x)
     wanted = None if dtype is None else as_dtype(dtype)
     if dtype is not None and wanted is None:
         raise DtypeError(f"there is no dtype {dtype!r}")
-    return Array(data if wanted is None else data.astype(wanted.numpy, copy=False))
+    if kind == "cuda" and isinstance(data, DeviceTensor) and data.device == int(number or 0):
+        if wanted is None or wanted.numpy == data.dtype:
+            return Array(data)
+    host = data.numpy() if isinstance(data, DeviceTensor) else data
+    host = host if wanted is None else host.astype(wanted.numpy, copy=False)
+    return Array(put(host, int(number or 0)) if kind == "cuda" else host)
+
+
+def _memory(x: Any) -> np.ndarray[Any, Any] | DeviceTensor:
+    """What an array of any library holds, no copy."""
+    if isinstance(x, Array):
+        return x.data
+    if hasattr(x, "__cuda_array_interface__"):
+        return of_interface(x)
+    return view(x) if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) else np.asarray(x)
 
 
 # --- DLPack -------------------------------------------------------------------------------------------------------------------
@@ -125,10 +152,24 @@ def export(data: np.ndarray[Any, Any], max_version: tuple[int, int] | None = Non
         raise BufferError(f"DLPack cannot carry {data.dtype} with strides {data.strides}")
     if not data.flags.writeable:
         raise BufferError("a read-only array cannot be handed on through DLPack")
+    return _capsule(data, data.ctypes.data, CPU, dtype)
+
+
+def export_device(data: DeviceTensor, stream: int | None = None) -> Any:
+    """A DLPack capsule of memory on a GPU. The consumer's `stream` (-1: it waits itself) comes after what computes it."""
+    consumer = DEFAULT_STREAM if stream in (None, 1) else stream
+    if consumer not in (-1, data.stream):
+        order(data.stream, consumer)
+        if isinstance(data.owner, Block):
+            data.owner.used_on(consumer)
+    return _capsule(data, data.address, (CUDA, data.device), BY_NUMPY[data.dtype])
+
+
+def _capsule(data: Any, address: int, device: tuple[int, int], dtype: DType) -> Any:
     shape = (ctypes.c_int64 * max(1, data.ndim))(*data.shape)
     strides = (ctypes.c_int64 * max(1, data.ndim))(*(s // data.itemsize for s in data.strides))
     code = _BFLOAT if dtype.name == "bf16" else _CODES[dtype.kind]
-    tensor = _Tensor(data.ctypes.data, *CPU, data.ndim, code, 8 * dtype.bytes, 1, shape, strides, 0)
+    tensor = _Tensor(address, *device, data.ndim, code, 8 * dtype.bytes, 1, shape, strides, 0)
     managed = _Managed(tensor, None, _forget)
     address = ctypes.addressof(managed)
     _exported[address] = managed, shape, strides, data
@@ -147,12 +188,14 @@ class _Owner:
             self.managed.contents.deleter(self.managed)
 
 
-def view(x: Any) -> np.ndarray[Any, Any]:
-    """The memory of anything with `__dlpack__` as a NumPy array."""
-    device_type, _ = x.__dlpack_device__()
-    if int(device_type) not in (1, 3):  # 3: page-locked memory of the host
-        raise DeviceError(f"a {type(x).__name__} lies on another device than the CPU; CUDA is not a target yet")
-    capsule = x.__dlpack__()
+def view(x: Any) -> np.ndarray[Any, Any] | DeviceTensor:
+    """The memory of anything with `__dlpack__` as a NumPy array, or as a DeviceTensor."""
+    device_type, device = x.__dlpack_device__()
+    if int(device_type) not in (1, CUDA, 3):  # 3: page-locked memory of the host
+        raise DeviceError(f"a {type(x).__name__} lies on a device of DLPack's type {int(device_type)}; there are CPU and CUDA")
+    if int(device_type) == CUDA:
+        present()
+    capsule = x.__dlpack__(stream=1) if int(device_type) == CUDA else x.__dlpack__()  # 1: the default stream
     if _name(capsule) != b"dltensor":
         raise BufferError(f"{type(x).__name__}.__dlpack__ gave a capsule of another kind: {_name(capsule)!r}")
     managed = ctypes.cast(_pointer(capsule, b"dltensor"), ctypes.POINTER(_Managed))
@@ -161,6 +204,9 @@ def view(x: Any) -> np.ndarray[Any, Any]:
     tensor = managed.contents.tensor
     dtype = _dtype_of(tensor.code, tensor.bits, tensor.lanes, x)
     shape = tuple(tensor.shape[: tensor.ndim])
+    if int(device_type) == CUDA:
+        steps = tuple(s * dtype.bytes for s in tensor.strides[: tensor.ndim]) if tensor.strides else None
+        return DeviceTensor((tensor.data or 0) + tensor.offset, shape, dtype.numpy, int(device), owner, steps)
     if not tensor.data or 0 in shape:
         return np.empty(shape, dtype.numpy)
     strides = tuple(s * dtype.bytes for s in tensor.strides[: tensor.ndim]) if tensor.strides else None

@@ -7,7 +7,7 @@ import pytest
 
 from kdsl.dtypes import BY_NUMPY, bf16
 from kdsl.errors import ArgumentError, DeviceError, DtypeError
-from kdsl.interop.arguments import as_numpy_view, is_array, wrapper_of
+from kdsl.interop.arguments import as_view, is_array, wrapper_of
 from kdsl.runtime import arrays
 from kdsl.runtime.arrays import Array, asarray, view
 
@@ -65,10 +65,10 @@ def test_asarray():
 def test_what_is_an_array():
     assert is_array(np.zeros(3)) and is_array(np.float32(1)) and is_array(asarray(1.0))
     assert not any(map(is_array, (1.0, 1, True, None, "x", [1], (1,))))
-    assert as_numpy_view([1]) is None and as_numpy_view(1.0) is None
-    assert as_numpy_view(np.float32(2)).shape == ()
+    assert as_view([1]) is None and as_view(1.0) is None
+    assert as_view(np.float32(2)).shape == ()
     with pytest.raises(ArgumentError, match="masked"):
-        as_numpy_view(np.ma.array([1, 2], mask=[0, 1]))
+        as_view(np.ma.array([1, 2], mask=[0, 1]))
 
 
 def test_what_lies_elsewhere():
@@ -84,7 +84,7 @@ def test_what_lies_elsewhere():
 
     for x in (OnGpu(), OnGpuDlpack()):
         with pytest.raises(DeviceError):
-            as_numpy_view(x)
+            as_view(x)
 
 
 def test_kinds():
@@ -99,12 +99,12 @@ def test_torch_both_ways(dtype):
     torch = pytest.importorskip("torch")
     t = torch.from_dlpack(asarray(values(dtype)))
     for part in (t, t.T, t[:, 1::2], t[1, 1]):
-        x = as_numpy_view(part)
+        x = as_view(part)
         assert x.dtype == dtype and x.shape == tuple(part.shape)
         assert np.array_equal(x.astype("f8"), part.to(torch.float64).numpy())
         back = wrapper_of(part)(x.copy())
         assert back.dtype == part.dtype and torch.equal(back, part)
-    as_numpy_view(t)[0, 0] = 1
+    as_view(t)[0, 0] = 1
     assert t[0, 0] == 1
 
 
@@ -112,11 +112,11 @@ def test_torch_both_ways(dtype):
 def test_torch_mistakes():
     torch = pytest.importorskip("torch")
     with pytest.raises(ArgumentError, match=r"kdsl\.interop\.torch"):
-        as_numpy_view(torch.zeros(3, requires_grad=True))
+        as_view(torch.zeros(3, requires_grad=True))
     with pytest.raises(ArgumentError, match="dense"):
-        as_numpy_view(torch.zeros(3).to_sparse())
+        as_view(torch.zeros(3).to_sparse())
     with pytest.raises(DtypeError, match="float8"):
-        as_numpy_view(torch.zeros(3, dtype=torch.float8_e4m3fn))
+        as_view(torch.zeros(3, dtype=torch.float8_e4m3fn))
     with pytest.raises(DeviceError, match="meta"):
-        as_numpy_view(torch.zeros(3, device="meta"))
-    assert np.array_equal(as_numpy_view(torch.complex(torch.zeros(2), torch.ones(2)).conj().imag), [-1, -1])
+        as_view(torch.zeros(3, device="meta"))
+    assert np.array_equal(as_view(torch.complex(torch.zeros(2), torch.ones(2)).conj().imag), [-1, -1])

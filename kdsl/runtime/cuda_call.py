@@ -1,0 +1,250 @@
+"""A compiled program that runs on a GPU, called like every Executable.
+
+In:  kernels with their blocks and parameters, the program's memory, what its arguments and results are.  Out: results where
+the arguments are: arguments on a GPU give results there, at once, while the kernels still run on the caller's stream;
+NumPy arrays are copied there and the results back.
+Temporaries are one block of memory, freed behind the last kernel. Inputs stay alive the same way: memory is given back in
+the order of the stream.
+Read before: runtime/cuda_arrays.py, runtime/cuda_launch.py, runtime/call.py. Read next: gpu_program.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kdsl.dtypes import DType
+from kdsl.errors import DeviceError, OutOfRangeError, ResultError
+from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
+from kdsl.runtime.cuda_arrays import DEFAULT_STREAM, DeviceTensor, new, put
+from kdsl.runtime.cuda_checks import later
+from kdsl.runtime.cuda_driver import call, driver, enter
+from kdsl.runtime.cuda_launch import GpuFunction
+from kdsl.runtime.cuda_memory import Block, download
+from kdsl.runtime.out import check_out
+
+ALIGNED = 256  # bytes, of each temporary
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A word of a launch: the address of the memory `name`, a multiple of `alignment`, or the size `name`."""
+
+    name: str
+    kind: str  # "address" | "size"
+    alignment: int = 8
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel in its turn."""
+
+    function: GpuFunction
+    blocks: Callable[[Sizes], int]
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Memory of the program."""
+
+    name: str
+    role: str  # "argument" | "result" | "temporary" | "constant"
+    number: int
+    dtype: DType
+    shape: Callable[[Sizes], tuple[int, ...]]
+
+
+class GpuExecutable:
+    """`executable(arrays)` -> list of results; `sizes` gives the named sizes where the arguments' shapes do not."""
+
+    is_native = False
+    size_values = Executable.size_values
+
+    def __init__(
+        self,
+        launches: Sequence[Launch],
+        places: Sequence[Place],
+        arguments: Sequence[ArgumentSpec],
+        results: Sequence[ResultSpec],
+        sizes: Sequence[str] = (),
+        constants: Sequence[Any] = (),
+        checks: Sequence[IndexCheck] = (),
+    ) -> None:
+        self.launches, self.arguments, self.results = tuple(launches), tuple(arguments), tuple(results)
+        self.sizes, self.checks, self.constants = tuple(sizes), tuple(checks), tuple(constants)
+        hidden = {n for c in checks for n in (c.least, c.largest)}
+        self.visible = tuple(i for i in range(len(results)) if i not in hidden)
+        self.places = {p.name: p for p in places}
+        self._results = sorted((p for p in places if p.role == "result"), key=lambda p: p.number)
+        self._temporaries = [p for p in places if p.role == "temporary"]
+        self._alignment: dict[str, int] = {}
+        for p in (p for launch in launches for p in launch.parameters if p.kind == "address"):
+            self._alignment[p.name] = max(p.alignment, self._alignment.get(p.name, 1))
+        self._constants: dict[int, list[DeviceTensor]] = {}
+
+    def __call__(self, arrays: Sequence[Any], out: Sequence[Any] | None = None, sizes: Sizes | None = None) -> list[Any]:
+        """Run. On a GPU the results are promises: whatever uses them next on the stream comes after the kernels."""
+        if out is not None and len(out) != len(self.visible):
+            raise ResultError(f"out= has {len(out)} arrays, the kernel has {len(self.visible)} results", location=False)
+        first = next((x for x in arrays if isinstance(x, DeviceTensor)), None)
+        device, stream = (0, DEFAULT_STREAM) if first is None else (first.device, first.stream)
+        enter(device)
+        inputs = [self._input(x, spec, first, device, stream) for x, spec in zip(arrays, self.arguments, strict=True)]
+        values = self.size_values(inputs, sizes or {})  # type: ignore[arg-type, misc]
+        room = new if first is None else first.room
+        results = self._rooms(values, inputs, out if first is not None else None, room, device, stream)
+        self._run(inputs, results, values, device, stream)
+        if self.checks:
+            later(partial(self._check, results, values, stream))
+        shown = [results[i] for i in self.visible]
+        if first is None:
+            return self._to_host(shown, out)
+        return shown if out is None else self._into(out, shown, stream)
+
+    # --- before ---------------------------------------------------------------------------------------------------------------
+    def _input(
+        self, x: Any, spec: ArgumentSpec, first: DeviceTensor | None, device: int, stream: int
+    ) -> DeviceTensor:
+        if not isinstance(x, DeviceTensor):
+            if first is not None and x.ndim:
+                raise DeviceError(f"one argument lies on cuda:{device}, another in the host's memory", location=False)
+            data = np.asarray(x, spec.dtype.numpy)
+            if spec.strides is not None:
+                return _strided(data, device, stream)
+            return put(data, device, stream)
+        if x.device != device:
+            raise DeviceError(f"one argument lies on cuda:{device}, another on cuda:{x.device}", location=False)
+        if isinstance(x.owner, Block):
+            x.owner.used_on(stream)
+        return x
+
+    def _rooms(
+        self,
+        values: Sizes,
+        inputs: Sequence[DeviceTensor],
+        out: Sequence[Any] | None,
+        room: Callable[..., DeviceTensor],
+        device: int,
+        stream: int,
+    ) -> list[DeviceTensor]:
+        """Where results go: new memory, or that of `out=` where it is apart from all that is read.
+
+        Several threads may read one element of an argument, so that none is written over even where that is legal on a CPU."""
+        given = dict(zip(self.visible, out)) if out is not None else {}
+        results = []
+        for i, place in enumerate(self._results):
+            shape, dtype = place.shape(values), place.dtype.numpy
+            target = given.get(i)
+            if target is not None:
+                _check_out(target, shape, dtype, self.visible.index(i), device)
+                others = [x for k, x in given.items() if k != i]
+                if not any(_meet(target, x) for x in (*others, *inputs)):
+                    results.append(target)
+                    continue
+            results.append(room(shape, dtype, device, stream) if i in self.visible else new(shape, dtype, device, stream))
+        return results
+
+    # --- the call ---------------------------------------------------------------------------------------------------------------
+    def _run(
+        self, inputs: Sequence[DeviceTensor], results: Sequence[DeviceTensor], values: Sizes, device: int, stream: int
+    ) -> None:
+        tensors = {"argument": inputs, "result": results, "constant": self._on(device)}
+        addresses, alive = self._arena(values, device, stream)
+        for name, alignment in self._alignment.items():
+            place = self.places[name]
+            if place.role != "temporary":
+                x = tensors[place.role][place.number]
+                if x.address % alignment and place.role == "argument":
+                    x = x.again(alignment)
+                    alive.append(x)
+                addresses[name] = x.address
+        for launch in self.launches:
+            words = [addresses[p.name] if p.kind == "address" else values[p.name] for p in launch.parameters]
+            launch.function.launch(device, stream, launch.blocks(values), words)
+
+    def _arena(self, values: Sizes, device: int, stream: int) -> tuple[dict[str, int], list[Any]]:
+        """The addresses of the temporaries, and what must live until the last launch."""
+        at: dict[str, int] = {}
+        total = 0
+        for p in self._temporaries:
+            at[p.name] = total
+            total += -(-math.prod(p.shape(values)) * p.dtype.bytes // ALIGNED) * ALIGNED
+        if not total:
+            return {}, []
+        block = Block(total, device, stream)
+        return {name: block.address + offset for name, offset in at.items()}, [block]
+
+    def _on(self, device: int) -> list[DeviceTensor]:
+        """The constants on a device, copied there once."""
+        if device not in self._constants:
+            self._constants[device] = [put(c, device) for c in self.constants]
+        return self._constants[device]
+
+    def _check(self, results: Sequence[DeviceTensor], values: Sizes, stream: int) -> None:
+        for check in self.checks:
+            n = check.length(values)
+            ends = []
+            for i in (check.least, check.largest):
+                found = np.empty((), results[i].dtype)
+                download(results[i].address, found, stream)
+                ends.append(int(found))
+            for index in ends:
+                if ends[0] <= ends[1] and not -n <= index < n:  # least > largest: no index at all
+                    message = f"index {index} is out of range for an axis of size {n}"
+                    raise OutOfRangeError(message, location=check.location or False)
+
+    # --- after ----------------------------------------------------------------------------------------------------------------
+    def _to_host(self, shown: Sequence[DeviceTensor], out: Sequence[Any] | None) -> list[Any]:
+        arrays = [x.numpy() for x in shown]
+        if out is None:
+            return arrays
+        for position, (target, x) in enumerate(zip(out, arrays)):
+            check_out(target, x.shape, x.dtype, position)
+        for target, x in zip(out, arrays):
+            target[...] = x
+        return list(out)
+
+    def _into(self, out: Sequence[Any], shown: Sequence[DeviceTensor], stream: int) -> list[Any]:
+        for target, x in zip(out, shown):
+            if x is not target and x.nbytes:
+                call(driver().cuMemcpyDtoDAsync, target.address, x.address, x.nbytes, stream)
+        return list(out)
+
+
+def _strided(data: np.ndarray[Any, Any], device: int, stream: int) -> DeviceTensor:
+    """An array with any strides on a device: all bytes between its first and its last element."""
+    low = high = 0
+    for n, s in zip(data.shape, data.strides):
+        low, high = low + min(0, (n - 1) * s), high + max(0, (n - 1) * s)
+    if not data.size:
+        return put(data, device, stream)
+    memory = np.zeros(high - low + data.itemsize, np.uint8)
+    np.ndarray(data.shape, data.dtype, memory.data, -low, data.strides)[...] = data
+    whole = put(memory, device, stream)
+    return DeviceTensor(whole.address - low, data.shape, data.dtype, device, whole.owner, data.strides, stream)
+
+
+def _meet(a: DeviceTensor, b: DeviceTensor) -> bool:
+    """Whether two tensors have bytes in common, or might have."""
+    (a_low, a_high), (b_low, b_high) = a.span(), b.span()
+    return a.device == b.device and a_low < b_high and b_low < a_high
+
+
+def _check_out(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: int, device: int) -> None:
+    """An error unless `target` can hold a result of that shape and dtype on that device."""
+    where = f"out[{position}]"
+    if not isinstance(target, DeviceTensor) or target.device != device:
+        raise DeviceError(f"{where} does not lie on cuda:{device}, where the arguments are", location=False)
+    if target.shape != shape or target.dtype != dtype or not target.flags.c_contiguous:
+        raise ResultError(
+            f"{where} is {target.dtype}{list(target.shape)} with strides {target.strides}, the result is C-contiguous "
+            f"{dtype}{list(shape)}", location=False,
+        )  # fmt: skip
