@@ -71,7 +71,7 @@ def test_names_of_sizes_are_words():
     f = kd.kernel(double, types=(kd.f32["N"],))
     for n in (1, 1000, 5000):
         x = device(np.ones(n, "f4"))
-        y, launches = launched_by(lambda: f(x))
+        y, launches = launched_by(lambda x=x: f(x))
         assert y.shape == (n,)
         assert any(stub.stub_word(launches[0], i) == n for i in range(3))
     _, launches = launched_by(lambda: f(device(np.ones(0, "f4"))))
