@@ -271,7 +271,13 @@ class Emitter:
         body: list[Line | Block] = []
         count = self.names.of("count", f"{i}_count") if ahead else ""
         for n in range(depth - 1):
-            out.append(self.copies(ahead, str(n), n, {s.index: first + n * step}))
+            start = self.copies(ahead, str(n), n, {s.index: first + n * step})
+            if not (isinstance(s.lo, int) and isinstance(s.hi, int) and s.lo + n * s.tile < s.hi):  # there may be no such tile
+                *starts, commit = start.text
+                ahead_by = f" {'-' if back else '+'} {n * s.tile}" if n else ""
+                inside = f"{i}{ahead_by} {'>=' if back else '<'} {end}"
+                start.text = [f"if {inside}:", *_indent(starts), commit]
+            out.append(start)
         if ahead:
             out.append(Line([f"{count} = size(0)"]))
             later = {s.index: size(s.index) + (depth - 1) * step}

@@ -16,6 +16,7 @@ Read before: ir/dot_frame.py, staging.py. Read next: thin.py, chain.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from kdsl.ir import loops as ir
@@ -209,6 +210,7 @@ class _Product:
         view = ir.View(memory, (part, *(at[x] for x in letters)), check if any(check) else ())
         body, total = self.sums(part * each, minimum(part * each + each, depth))
         first = self._grid([*body, ir.Store(view, total)], t.parts)
+        first = replace(first, name=f"{first.name}_parts")
         start = ir.Constant(identity(Op.SUM, self.dtype), self.dtype, total.shape)
         held = ir.Name("acc", start.shape, start.dtype)
         add = ir.Carry("acc", start, ir.Map("add", (held, ir.Load(view, total.shape)), self.dtype))
