@@ -16,6 +16,7 @@ Read before: ir/dot_frame.py, schedule/packing.py. Read next: schedule/chain.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
@@ -44,6 +45,7 @@ def schedule_dots(
 
 
 FEW_TILES = 4  # packing for so few row tiles does not pay
+BLOCKS = 16  # wanted at least, so that threads share a product evenly
 NEAR_PANELS = 64 * 1024  # bytes of b that stay near
 
 
@@ -61,6 +63,8 @@ class _Product:
         self.columns: Extent = 1 if self.product.column is None else self.size[self.product.column]
         self.dtype = self.product.equation.result.dtype.compute
         self.t = tiling or choose_tiling(target, self.dtype, self.rows, self.columns)
+        if tiling is None:
+            self.t = replace(self.t, row_tiles=self._row_tiles())
         self.target = target
         self.outer: dict[Letter, Extent] = {x: size(f"o{i}") for i, x in enumerate(self.frame.outer)}
         self.packing: list[ir.Kernel] = []
@@ -70,6 +74,18 @@ class _Product:
         self.at_row: Extent = 0  # in the tile: rows that are left are taken one by one
         self.few_rows: int | None = None  # up to so many rows b is read in place although it is packed for more
         self.a_packed, self.b_packed = self._pack_a(), self._pack_b()
+
+    def _row_tiles(self) -> int:
+        """Row tiles of a block: fewer than the tiling wants where blocks would be too few to share."""
+        blocks, most = 1, self.t.row_tiles
+        for x in self.frame.outer:
+            n = self.size[x]
+            blocks *= n if isinstance(n, int) else BLOCKS
+        if not isinstance(self.rows, int) or not isinstance(self.columns, int):
+            return most
+        blocks *= max(1, -(-self.columns // (self.t.columns * self.t.panels)))
+        wanted = -(-BLOCKS // max(1, blocks))
+        return max(min(FEW_TILES, most), min(most, -(-self.rows // self.t.rows) // wanted))
 
     # --- operands ------------------------------------------------------------------------------------------------------
     def _stride(self, operand: int, letter: Letter) -> Extent | None:

@@ -23,7 +23,7 @@ from kdsl.schedule.dot_values import Known, Place, Values
 from kdsl.schedule.kernels import kernel
 
 PACK_ROWS = 8  # rows of k copied by one statement
-BLOCK_BYTES = 256 * 1024  # what one iteration of the grid copies, at least
+BLOCK_BYTES = 64 * 1024  # what one iteration of the grid copies, at least
 
 
 @dataclass(frozen=True, eq=False)
