@@ -19,6 +19,7 @@ import numpy as np
 
 from kdsl.emulator import access, arithmetic, atomics, barriers, conversions, copies, floating, matrix, mbarriers, warps, wgmma  # noqa: F401  (they register)
 from kdsl.emulator.bulk import TensorMap
+from kdsl.emulator.counters import Counters
 from kdsl.emulator.kernel import Kernel
 from kdsl.emulator.memory import Buffer, GlobalMemory
 from kdsl.emulator.parse import Module, parse
@@ -35,9 +36,11 @@ class Emulator:
     """A GPU on the CPU: memory, loaded modules, launches one after the other.
 
     `check=False` leaves out the search for races, half of the time; bounds, alignment and unwritten bytes are always checked.
+    `count=True` fills `counters` (counters.py).
     """
 
-    def __init__(self, *modules: str, check: bool = True) -> None:
+    def __init__(self, *modules: str, check: bool = True, count: bool = False) -> None:
+        self.counters = Counters() if count else None
         self.memory = GlobalMemory()
         self.check = check
         self.modules: list[Module] = []
@@ -132,7 +135,7 @@ class Emulator:
         if not 0 < count <= (kernel.flat.most_threads or 1024):
             limit = kernel.flat.most_threads or 1024
             raise EmulatorError(f"{name} cannot run with {count} threads a block", facts=f"it takes 1 to {limit}", location=False)
-        launch = Launch(grid_, block, shared_bytes, parameters, self.check, PATIENCE)
+        launch = Launch(grid_, block, shared_bytes, parameters, self.check, self.counters, PATIENCE)
         self.memory.new_launch()
         watch = GridWatch(self.memory.top, kernel.global_granule) if self.check else None
         blocks = grid_[0] * grid_[1] * grid_[2]
@@ -140,6 +143,8 @@ class Emulator:
         with np.errstate(all="ignore"):
             for first in range(0, blocks, at_once):
                 Wave(kernel, launch, first, min(at_once, blocks - first), self.memory, watch).run()
+        if self.counters is not None:
+            self.counters.add_kernel(kernel)
 
 
 def _three(size: int | Sequence[int]) -> tuple[int, int, int]:

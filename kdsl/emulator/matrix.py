@@ -133,6 +133,8 @@ def row_addresses(w: Wave, address: Any, matrices: int, verb: str) -> tuple[Any,
     used[:, : 8 * matrices] = True
     with_rows = np.where(used, address.reshape(-1, 32), 0).reshape(-1)
     check_place(w, with_rows, 16, w.shared.size, verb, "shared memory")
+    if w.counters is not None:
+        w.counters.shared(np.repeat(np.arange(len(rows)), rows.shape[1]), rows.reshape(-1), 16)
     base = w.shared_base[w.at].reshape(-1, 32)[:, : 8 * matrices]
     return (rows + base).reshape(-1, matrices, 8), used.reshape(-1)
 

@@ -220,6 +220,8 @@ class GlobalMemory(Bytes):
             self._explain(w, index, size, verb, False)
         if size > 1 and (index & (size - 1)).any():
             check_place(w, index, size, self.top, verb, "global memory")
+        if w.counters is not None:
+            w.counters.global_(w.lanes[w.at] >> 5, index, size)
 
     def _explain(self, w: Wave, index: Any, size: int, verb: str, reading: bool) -> None:
         for i, start in enumerate(index):
@@ -255,6 +257,8 @@ class Shared(Bytes):
 
     def index(self, w: Wave, address: Any, size: int, verb: str) -> Any:
         check_place(w, address, size, self.size, verb, "shared memory")
+        if w.counters is not None:
+            w.counters.shared(w.lanes[w.at] >> 5, address, size)
         return address + w.shared_base[w.at]
 
     def load(self, w: Wave, address: Any, each: int, count: int, how: str = PLAIN) -> Any:  # type: ignore[override]

@@ -103,6 +103,7 @@ def parse(text: str) -> Module:
     target = re.search(r"^\s*\.target\s+(\w+)", text, re.M)
     module = Module(text, target.group(1) if target else "", {}, [])
     files = dict(re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', text, re.M))
+    files = {n: re.sub(r"^.*/(<[^/]*>)$", r"\1", path) for n, path in files.items()}  # source that lies in no file
     statements = _statements(text, files)
     for kind, content, line, _ in statements:
         if kind == "open" and content.startswith(".section"):

@@ -19,6 +19,7 @@ from kdsl.emulator.races import GridWatch, Watch
 from kdsl.errors import BarrierError, DivergenceError, EmulatorError, UnwaitedCopyError
 
 if TYPE_CHECKING:
+    from kdsl.emulator.counters import Counters
     from kdsl.emulator.kernel import Kernel
 
 RUNNING, AT_WARP, AT_BARRIER, AT_EVENT, ENDED = range(5)
@@ -49,6 +50,7 @@ class Launch:
     shared_bytes: int  # dynamic
     parameters: bytes
     check: bool
+    counters: Counters | None
     patience: int  # instructions that a wave may run before it counts as endless
 
 
@@ -71,6 +73,7 @@ class Wave:
         self.shared = Shared(blocks, bytes_)
         self.shared_base = self.block.astype(np.int64) * self.shared.stride
         self.local = Local(lanes, kernel.local_bytes)
+        self.counters = launch.counters
         self.watch = None
         if launch.check:
             self.watch = Watch(blocks, self.warps, len(self.shared.data), kernel.shared_granule)

@@ -2,8 +2,8 @@
 
 In:  wgmma.fence, wgmma.mma_async, commit_group, wait_group.  Out: closures. sm_90a only.
 Until its group has been waited for, a product's registers hold nothing that may be read, and the shared memory of its operands
-may not be written: both are UnwaitedCopyErrors. Where an operand lies in shared memory is told by a descriptor (PTX manual, "Matrix
-descriptor format"): start, two strides, and a swizzle of 16-byte pieces by the number of the 128-byte row.
+may not be written: both are UnwaitedCopyErrors. Where an operand lies in shared memory is told by a descriptor (PTX manual,
+"Matrix descriptor format"): start, two strides, and a swizzle of 16-byte pieces by the number of the 128-byte row.
 Read before: bulk.py, matrix.py.
 """
 

@@ -158,7 +158,8 @@ def test_permutations_of_bytes_and_funnel_shifts():
     np.testing.assert_array_equal(apply("shf.l.wrap.b32", "b32", ["b32", "b32", "u32"], x, y, n), left)
     np.testing.assert_array_equal(apply("shf.r.clamp.b32", "b32", ["b32", "b32", "u32"], x, y, n), right)
     for table in (0x96, 0xE8, 0x01):
-        rows = [[4 * (int(p) >> i & 1) + 2 * (int(q) >> i & 1) + (int(r) >> i & 1) for i in range(32)] for p, q, r in zip(x, y, c)]
+        three = [(int(p), int(q), int(r)) for p, q, r in zip(x, y, c)]
+        rows = [[4 * (p >> i & 1) + 2 * (q >> i & 1) + (r >> i & 1) for i in range(32)] for p, q, r in three]
         want = [sum((table >> row & 1) << i for i, row in enumerate(each)) for each in rows]
         np.testing.assert_array_equal(apply("lop3.b32", "b32", ["b32"] * 3, x, y, c, suffix=f", {table}"), want)
 

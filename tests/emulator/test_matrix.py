@@ -130,9 +130,8 @@ NEAR = ".shared .align 128 .b8 near[512];"
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
 def test_ldmatrix_and_stmatrix(count, turned):
     x = np.arange(256, dtype=np.uint16).reshape(32, 8)
-    load, store = (
-        f"{name}.sync.aligned.m8n8.x{count}{'.trans' if t else ''}.shared.b16" for name, t in zip(("ldmatrix", "stmatrix"), turned)
-    )
+    ways = [".trans" if t else "" for t in turned]
+    load, store = (f"{n}.sync.aligned.m8n8.x{count}{t}.shared.b16" for n, t in zip(("ldmatrix", "stmatrix"), ways))
     gpu = Emulator(text(matrices(load, store, count), ".param .u64 x, .param .u64 y", NEAR))
     X, Y = gpu.put(x), gpu.room(x.nbytes)
     gpu.launch("k", 1, 32, 0, [X, Y])
