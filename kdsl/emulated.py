@@ -8,6 +8,7 @@ Read before: runtime/call.py, emulator/emulator.py, kept.py. Read next: pipeline
 from __future__ import annotations
 
 import hashlib
+import linecache
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class Emulated(Executable):
         values = dict(zip(self.sizes, words))
         with code.lock:
             gpu = code.gpu
+            for k in code.kernels:  # for the lines in messages
+                file = f"<kdsl cuda {k.name}>"
+                linecache.cache[file] = (len(k.source), None, k.source.splitlines(keepends=True), file)
             gpu.forget()
             places = {b.name: self._place(gpu, b, inputs, values) for b in code.program.buffers}
             for kernel in code.kernels:

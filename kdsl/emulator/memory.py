@@ -238,7 +238,7 @@ class GlobalMemory(Bytes):
     def _nearest(self, address: int) -> str:
         """Where an address lies, in words."""
         best = min(self.buffers, key=lambda b: max(b.address - address, address - b.address - b.size, 0), default=None)
-        if best is None or not -(1 << 40) < address - best.address < 1 << 40:
+        if best is None or abs(address - best.address) > 1 << 30:
             return f"the address {address:#x} is far from every buffer"
         offset = address - best.address
         if 0 <= offset < best.size:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import linecache
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, Union
@@ -224,9 +225,17 @@ def compile_ptx(
     namespace = dict(scope)
     exec(compile(source, file, "exec"), namespace)
     kind = types.void(*[PARAMETERS[p] for p in parameters])
-    ptx, _ = cuda.compile(
-        namespace[name], kind, device=False, abi="numba", cc=capability, launch_bounds=(threads, 1)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Dd]ebug")  # that the source lies in no file
+        ptx, _ = cuda.compile(
+            namespace[name],
+            kind,
+            device=False,
+            abi="numba",
+            cc=capability,
+            launch_bounds=(threads, 1),
+            lineinfo=True,  # the same instructions; the emulator and profilers say which line they came from
+        )
     entry = re.search(r"\.entry\s+(\w+)", ptx)
     assert entry is not None
     text = ptx.replace(entry.group(1), name)
