@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from kdsl.runtime import cuda_driver
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden texts anew")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None and (reason := cuda_driver.missing()) is not None:
+        pytest.skip(f"needs a GPU: {reason}")
 
 
 @pytest.fixture

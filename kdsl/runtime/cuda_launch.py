@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdsl.errors import DeviceError
-from kdsl.runtime.cuda_driver import attribute, call, driver, enter
+from kdsl.runtime.cuda_driver import attribute, call, driver, enter, mistake
 
 WITHOUT_ASKING = 48 * 1024  # bytes of shared memory that a launch may have without saying so before
 
@@ -41,11 +41,6 @@ class GpuFunction:
         self._free: list[Words] = []  # rooms that no launch is filling
         self._lock = threading.Lock()
 
-    def loaded(self, device: int) -> Any:
-        """The kernel on a device."""
-        found = self._loaded.get(device)
-        return self._load(device) if found is None else found
-
     def _load(self, device: int) -> Any:
         functions = driver()
         enter(device)
@@ -69,14 +64,14 @@ class GpuFunction:
         """Put the kernel on a stream; `device` is the one of this thread. No blocks, no launch."""
         if not blocks:
             return
-        function = self._loaded.get(device) or self._load(device)
+        function = self._loaded.get(device)
+        if function is None:
+            function = self._load(device)
         words = self._free.pop() if self._free else Words(self.words)
         words.room[:] = arguments  # type: ignore[call-overload]
-        (status,) = _launch(function, blocks, 1, 1, self.threads, 1, 1, self.near_bytes, stream, words.address, 0)
+        status = _launch(function, blocks, 1, 1, self.threads, 1, 1, self.near_bytes, stream, words.address, 0)[0]
         self._free.append(words)  # the driver has read them
         if status:
-            from kdsl.runtime.cuda_driver import mistake
-
             raise mistake(status, f"the launch of {self.name}")
 
 

@@ -183,7 +183,6 @@ def test_an_unknown_target_is_an_error():
         assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.waits_for("the CUDA target")
 @pytest.mark.gpu
 def test_mixed_devices_are_a_DeviceError():
     """Device follows data; ... Mixed devices are a DeviceError"""
@@ -197,7 +196,6 @@ def test_emulator_is_a_target():
     equal(kd.kernel(lambda x: x + 1, target="emulator")(np.ones(5, "f4")), np.full(5, 2, "f4"))
 
 
-@pytest.mark.waits_for("the CUDA target")
 @pytest.mark.gpu
 def test_gpu_calls_are_asynchronous_on_the_callers_stream():
     """GPU calls are asynchronous on the caller's current stream, inputs kept alive"""

@@ -368,7 +368,6 @@ def test_a_mistake_inside_the_compiler_is_an_InternalError_that_saves_the_stages
     assert "tanh" in saved and "traced" in " ".join([saved, *os.listdir(folder)])
 
 
-@pytest.mark.waits_for("the CUDA target")
 @pytest.mark.gpu
 def test_gpu_index_errors_come_at_the_next_synchronisation():
     """(on the GPU at the next synchronisation)"""
