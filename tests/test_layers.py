@@ -28,6 +28,7 @@ MAY_IMPORT = {  # in reading order
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
     | {"gradients"},
+    "testing": LEAVES | {"gpu_code", "gradients", "kernel"},
     **{leaf: set() for leaf in LEAVES},
 }
 FILES = sorted((ROOT / "kdsl").rglob("*.py"))
