@@ -145,7 +145,21 @@ def _side_by_side(loops: _Loops) -> set[Letter]:
     for e, d in loops.folds.items():
         if e not in final:
             found -= d
+    if all(x in found for c in w.carries for x in loops.of(c.before)):  # a tile can have one letter whole
+        found -= _short_fold(loops, found)
     return found
+
+
+def _short_fold(loops: _Loops, found: set[Letter]) -> set[Letter]:
+    """Of the letters that only results fold, the one that is folded in the tile: that whose parts would be largest."""
+    cost: dict[Letter, int] = {}
+    for y, e in loops.sums.items():
+        for x in loops.folds[e] & found:
+            n = loops.letters.size[x]
+            if isinstance(n, int) and n <= MOST_ROWS:
+                cost[x] = cost.get(x, 0) + bytes_of(y.type) * n
+    best = max(cost, key=lambda x: cost[x], default=None)
+    return set() if best is None else {best}
 
 
 def _order(loops: _Loops) -> list[Letter]:

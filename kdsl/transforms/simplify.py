@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from kdsl.ir.tensor import Function
 from kdsl.transforms import simplify_dots, simplify_elementwise, simplify_movement, simplify_scans, simplify_sums  # noqa: F401
+from kdsl.transforms.fuse_scans import fuse_scans
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import RULES, Simplifier, rewrite
 
@@ -25,4 +26,4 @@ __all__ = ["RULES", "Simplifier", "simplify"]
 
 def simplify(function: Function) -> Function:
     """The program rewritten, shared and pruned; parameters stay as they are."""
-    return prune(rewrite(function, Simplifier()))
+    return fuse_scans(prune(rewrite(function, Simplifier())))
