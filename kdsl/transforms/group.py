@@ -5,43 +5,28 @@ Every equation starts as a group of its own and is merged, greedily, with the gr
 read the same arrays. A merge is legal if the planner returns a nest for it instead of a reason, if no third group lies
 between, and if the modelled time does not grow. Movements, sources and masks made of them are *free*: every reader repeats
 them, no kernel stores them. A fold over rows leaves partial sums, which a finisher adds in a later kernel.
-Read before: letters.py, plan_rows.py, plan_dots.py. Read next: schedule/program.py.
+Read before: judge.py, finishers.py. Read next: schedule/program.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 
-from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal, RowPlan, ScanPlan
+from kdsl.ir.frame import Grouping, Illegal, Plan, Refusal
 from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.scans import Scan
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, modelled_time, time_of, work_of
-from kdsl.transforms.free import FreeValues
+from kdsl.transforms.finishers import Finishers
+from kdsl.transforms.judge import Group, Judge
 from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.line_blocks import line_blocks
-from kdsl.transforms.plan import plan
 from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
 
-FINISHER_ELEMENTS = 1024  # with so little work beside its sums a kernel still is a finisher
 PLANNED_AT_ONCE = (Op.DOT, Op.SCAN, Op.SCATTER_ADD, Op.SCATTER_ALONG)  # their plans may be refused by what feeds them
 SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
-
-
-@dataclass(eq=False)
-class Group:
-    """Equations of one kernel, without the free ones that it repeats."""
-
-    number: int
-    equations: list[Equation]
-    plan: Plan | None  # made when it is first needed
-    inputs: tuple[Value, ...]
-    time: float
-    reads: set[Equation] = field(default_factory=set)  # equations of other groups that it reads
-    hard: HardLetters | None = None  # the letters of its plan's equations, before any is named after another
 
 
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
@@ -55,7 +40,7 @@ def group(function: Function, target: Target, strides: Mapping[Value, Shape] | N
             break
         except _Stored as given_up:  # kernels planned so far repeat it: plan again without
             stored |= given_up.equations
-    plans = work.finish()
+    plans = Finishers(work).behind(work.sorted_groups())
     aliases = dict(work.free.aliases(ready.results))
     return Grouping(function, tuple(plans), ready.results, aliases, tuple(work.refusals), ready.checks, dict(strides or {}))
 
@@ -67,7 +52,9 @@ class _Stored(Exception):
         self.equations = equations
 
 
-class _Grouper:
+class _Grouper(Judge):
+    """Groups as they grow."""
+
     def __init__(
         self,
         function: Function,
@@ -76,39 +63,11 @@ class _Grouper:
         strides: Mapping[Value, Shape],
         stored: set[Equation],
     ) -> None:
-        self.function, self.results, self.target, self.strides = function, results, target, strides
-        self.order = {e: i for i, e in enumerate(function.equations)}
-        self.free = FreeValues(function, results, strides, stored)
+        super().__init__(function, results, target, strides, stored)
         self.home: dict[Equation, Group] = {}
         self.groups: list[Group] = []
         self.refusals: list[Refusal] = []
-        self.memo: dict[frozenset[Equation], tuple[Plan | str, HardLetters | None]] = {}
-        self.attempts = 0  # plans that were asked for
         self.counter = 0
-
-    # --- the judge -------------------------------------------------------------------------------------------------------
-    def attempt(self, equations: list[Equation], *parts: Group) -> tuple[Plan | str, HardLetters | None]:
-        """The plan of these equations with what they repeat, or why there is none; and their letters.
-
-        `parts`: groups whose equations are among them, so that not all letters must be found again."""
-        key = frozenset(equations)
-        found = self.memo.get(key)
-        if found is None:
-            self.attempts += 1
-            inside = set(equations)
-            closed = sorted(self.free.close(inside), key=self.order.__getitem__)
-            outputs = [e.result for e in sorted(inside, key=self.order.__getitem__) if self.free.is_read_outside(e, inside)]
-            known = max((g.hard for g in parts if g.hard), key=lambda h: len(h.made), default=None)
-            try:
-                hard = (known.copy() if known else HardLetters()).add(closed)
-                found = self.judge(closed, outputs, hard), hard
-            except Illegal as reason:
-                found = str(reason), None
-            self.memo[key] = found
-        return found
-
-    def contiguous(self, v: Value) -> bool:
-        return v not in self.strides
 
     # --- growing ---------------------------------------------------------------------------------------------------------
     def grow(self) -> None:
@@ -283,85 +242,6 @@ class _Grouper:
             else:
                 found[h] = None
         return list(found)
-
-    # --- finishing ---------------------------------------------------------------------------------------------------------
-    def finish(self) -> list[Plan]:
-        """Plans in launch order, with the finishers of partial sums."""
-        ordered = self.sorted_groups()
-        finishers: dict[Value, Equation] = {}
-        plans: list[Plan] = []
-        for g in ordered:
-            p = g.plan
-            assert p is not None
-            pending = [v for v in dict.fromkeys(self.root_values(p.inputs)) if v in finishers]
-            if pending:
-                alone = [v for v, f in finishers.items() if not self.free.readers_of(self.free.made[v])]  # nobody reads them here
-                for more in (alone, []):
-                    taken = [*pending, *(v for v in more if v not in pending)]
-                    merged = self.with_finishers(p, g, [finishers[v] for v in taken])
-                    if merged is not None:
-                        break
-                if merged is not None:
-                    for v in taken:
-                        finishers.pop(v)
-                    plans.append(merged)
-                    continue
-                plans += self.finishing([finishers.pop(v) for v in pending])
-            plans.append(p)
-            if isinstance(p, (RowPlan, ScanPlan)) and p.block_count and p.partial:
-                for e, part in p.partial.items():
-                    finishers[e.result] = Equation(e.result, e.op, (part,), {"axes": (0,)}, e.location)
-        plans += self.finishing(list(finishers.values()))
-        for number, p in enumerate(plans):
-            p.name = self.function.name if len(plans) == 1 else f"{self.function.name}_{number}"
-        return plans
-
-    def root_values(self, values: Iterable[Value]) -> list[Value]:
-        return [self.free.root(v) for v in values]
-
-    def with_finishers(self, p: Plan, g: Group, finishers: list[Equation]) -> Plan | None:
-        """The only reader of partial sums adds them itself, where that is legal."""
-        inside = set(g.equations)
-        if not all(self.free.readers_of(self.free.made[f.result]) <= inside for f in finishers):
-            return None
-        written = [f.result for f in finishers if f.result in self.free.kept_results]
-        closed = [e for e in p.equations]
-        names = {f.result for f in finishers}
-        if any(v not in names and self.free.root(v) in names for v in p.inputs):
-            return None
-        try:
-            equations = [*finishers, *closed]
-            merged = self.judge(equations, [*p.outputs, *written], self.alike(equations, finishers))
-        except Illegal:
-            return None
-        if time_of(merged, self.target) > time_of(p, self.target) + 2.0 or (isinstance(merged, RowPlan) and merged.partial):
-            return None
-        small = all(bytes_of(e.result.type) <= 8 * FINISHER_ELEMENTS for e in p.equations)
-        return replace(merged, kind="finisher" if small else "kernel")
-
-    def finishing(self, equations: list[Equation]) -> list[Plan]:
-        """Finishers: those of equal shapes share a kernel, side by side."""
-        alike: dict[tuple, list[Equation]] = {}
-        for e in equations:
-            alike.setdefault((e.values[0].shape, e.attributes["axes"]), []).append(e)
-        return [replace(self.side_by_side(group), kind="finisher") for group in alike.values()]
-
-    def side_by_side(self, equations: list[Equation]) -> Plan:
-        """One kernel for equations of equal shapes that have nothing in common."""
-        return self.judge(equations, [e.result for e in equations], self.alike(equations, equations))
-
-    def alike(self, equations: list[Equation], finishers: list[Equation]) -> HardLetters:
-        """The letters of these equations; finishers of parts of one shape, though they share nothing, walk as one."""
-        hard = HardLetters().add(equations)
-        first: dict[Shape, Equation] = {}
-        for e in finishers:
-            like = first.setdefault(e.values[0].shape, e)
-            for a, b in zip(hard.uses[like, 0], hard.uses[e, 0], strict=True):
-                hard.union.tie(a, b)
-        return hard
-
-    def judge(self, equations: list[Equation], outputs: list[Value], hard: HardLetters) -> Plan:
-        return plan(equations, outputs, self.function.name, self.contiguous, self.target, hard)
 
     def sorted_groups(self) -> list[Group]:
         out: list[Group] = []

@@ -7,7 +7,7 @@ import pytest
 
 import kdsl as kd
 from kdsl import pipeline
-from kdsl.transforms import group as group_module
+from kdsl.transforms import judge as judge_module
 from kdsl.transforms.group import group
 from kdsl.transforms.plan import plan
 from tests.schedule.grouped import agrees
@@ -128,7 +128,7 @@ def test_grouping_asks_for_few_plans(monkeypatch, tmp_path):
     monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path))
     seen, asked = [], []
     monkeypatch.setattr(pipeline, "group", lambda f, *rest: seen.append(f) or group(f, *rest))
-    monkeypatch.setattr(group_module, "plan", lambda *a, **k: asked.append(1) or plan(*a, **k))
+    monkeypatch.setattr(judge_module, "plan", lambda *a, **k: asked.append(1) or plan(*a, **k))
     shapes = [(2, 8, 12), (12,), (12,), *[(12, 12)] * 4, (12,), (12,), (12, 48), (48,), (48, 12), (2, 8, 12)]
     kd.kernel(block).vjp.stages(*(kd.f32[s] for s in shapes))["grouped"]
     assert len(asked) < len(seen[-1].equations)
