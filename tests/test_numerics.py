@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
+
+import kdsl as kd
 from tests.codegen.llvm.test_functions import BOUNDS
 from tests.tolerance import EPSILON, ULPS
 
@@ -34,3 +38,19 @@ def test_the_page_holds_the_tables_that_the_tests_use():
     assert tolerance_table() in text
     assert ulp_table() in text
     assert f"epsilon * {ULPS} * (|x| + scale / 16) * (1 + sqrt(n) / 4)" in text
+
+
+def test_row_statistics_of_bf16_wait_between_kernels_as_f32():
+    """exp(s - m) / sum is right only with the m that the sum was made with: rounding it between kernels lost a factor of three."""
+    rng = np.random.default_rng(0)
+
+    @kd.kernel
+    def attention(q, k, v):
+        s = (q @ k.mT) * 3.0
+        e = kd.exp(s - kd.max(s, axis=-1, keepdims=True))
+        return (e / kd.sum(e, axis=-1, keepdims=True)) @ v
+
+    given = [rng.standard_normal((2, 64, 64)).astype(ml_dtypes.bfloat16) for _ in range(4)]
+    exact = attention.vjp(*(x.astype(np.float32) for x in given))
+    for short, long in zip(attention.vjp(*given), exact):
+        assert np.abs(short.astype(np.float32) - long).max() < 0.01 * np.abs(long).max()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Grouping
-from kdsl.ir.ops import Op
+from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent, names_in
 from kdsl.ir.tensor import Shape, Value
 
@@ -25,6 +25,7 @@ class Buffers:
         self.constants: list[object] = []
         self.names: set[str] = set()
         self.reshaped: dict[Value, ir.Reshaped] = {}
+        self.statistics = _statistics(grouping)
         for i, v in enumerate(grouping.function.parameters):
             self.add(v, "argument", i, tuple(grouping.strides.get(v, row_major(v.shape))))
         for i, v in enumerate(grouping.results):
@@ -44,7 +45,8 @@ class Buffers:
             while name in self.names:
                 name, n = f"{base}{n}", n + 1
         self.names.add(name)
-        buffer = ir.Buffer(name, v.dtype, v.shape, row_major(v.shape) if strides is None else strides, role, number)
+        dtype = v.dtype.compute if role == "temporary" and v in self.statistics else v.dtype
+        buffer = ir.Buffer(name, dtype, v.shape, row_major(v.shape) if strides is None else strides, role, number)
         self.by_value[v] = buffer
         return buffer
 
@@ -63,6 +65,18 @@ class Buffers:
                 return self.add(v, "constant", len(self.constants) - 1)
             return self.add(v, "temporary")
         return self.by_value[v]
+
+
+def _statistics(grouping: Grouping) -> set[Value]:
+    """Folds and what is computed of folds alone: short values that many others are made of. Those of f16 and bf16 wait between
+    kernels as f32, so that a row's weights belong to the row's own maximum and sum."""
+    found: set[Value] = set()
+    for plan in grouping.plans:
+        for e in plan.equations:
+            of_folds = e.op in ELEMENTWISE | MOVEMENT and e.values and all(v in found for v in e.values)
+            if e.op in REDUCTIONS or of_folds:
+                found.add(e.result)
+    return found
 
 
 def row_major(shape: Shape) -> Shape:
