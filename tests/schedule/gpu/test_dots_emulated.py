@@ -55,7 +55,8 @@ SMALL = ChainTiling(16, 16, (1, 1))
         (PLAIN, dt.f32, {"m": 20, "k": 24, "n": 36}), (TURNED, dt.f32, {"m": 20, "k": 21, "n": 36}),
         (PLAIN, dt.f64, {"m": 17, "k": 9, "n": 35}), (PLAIN, dt.i64, {"m": 17, "k": 9, "n": 35}),
         (PLAIN, dt.u8, {"m": 17, "k": 9, "n": 35}), (PLAIN, dt.f32, {"m": 1, "k": 200, "n": 70}),
-        (("mk", "nk", "mn"), dt.bf16, {"m": 2, "k": 130, "n": 66}), (("bmk", "kn", "bmn"), dt.bf16, {"b": 2, "m": 20, "k": 16, "n": 24}),
+        (("mk", "nk", "mn"), dt.bf16, {"m": 2, "k": 130, "n": 66}),
+        (("bmk", "kn", "bmn"), dt.bf16, {"b": 2, "m": 20, "k": 16, "n": 24}),
     ],
 )  # fmt: skip
 def test_products(letters, dtype, sizes):
