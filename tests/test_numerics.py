@@ -41,7 +41,7 @@ def test_the_page_holds_the_tables_that_the_tests_use():
 
 
 def test_row_statistics_of_bf16_wait_between_kernels_as_f32():
-    """exp(s - m) / sum is right with the very m that the sum was made with: rounding it between kernels lost a factor of three."""
+    """exp(s - m) / sum wants the very m that the sum was made with; rounding it between kernels lost a factor of three."""
     rng = np.random.default_rng(0)
 
     @kd.kernel
