@@ -7,17 +7,19 @@ Read before: ir/meaning.py, inspection/tolerance.py.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kdsl.errors import VerifyError
+from kdsl.errors import InternalError, TargetError, VerifyError
 from kdsl.inspection.tolerance import bound_of, worst
 from kdsl.ir.meaning import evaluate
 from kdsl.ir.tensor import Function
 
+MOST_EMULATED = 1 << 19  # elements of arguments and results: some seconds
 STEPS = (1e-4, 1e-6, 1e-3)  # of finite differences; one that meets no kink is enough
 
 
@@ -62,10 +64,24 @@ def _rows(kernel: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list
     return [
         _compare("numpy", kernel.label, function, plain, exact),
         _compare("cpu", kernel.label, function, found.run(call.tensors), exact),
-        Row("emulator", None, "kernels are not compiled for GPUs yet, so there is nothing to emulate"),
+        _emulator(kernel, call, function, exact),
         Row("cuda", None, "kernels are not compiled for GPUs yet"),
         _gradient(kernel, call, function, sizes, args, kwargs),
     ]
+
+
+def _emulator(kernel: Any, call: Any, function: Function, exact: Sequence[Any]) -> Row:
+    """The GPU code, run on the CPU; a mistake that the emulator finds in it is raised."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        return Row("emulator", None, "numba-cuda is not there to compile for GPUs: pip install 'kdsl[cuda]'")
+    elements = sum(np.size(x) for x in (*call.tensors, *exact))
+    if elements > MOST_EMULATED:
+        return Row("emulator", None, f"{elements} elements are too many for the emulator (at most {MOST_EMULATED})")
+    try:
+        found = kernel.specialise(call, "emulator")
+    except (InternalError, TargetError) as error:
+        return Row("emulator", None, f"no GPU code: {error.message}")
+    return _compare("emulator", kernel.label, function, found.run(call.tensors), exact)
 
 
 def _compare(name: str, label: str, function: Function, results: Sequence[Any], exact: Sequence[Any]) -> Row:
