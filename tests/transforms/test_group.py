@@ -197,3 +197,35 @@ def test_gathers_from_maps_are_gathers_from_their_inputs(function):
     kd.kernel(function).verify(x, i)
     with pytest.raises(kd.OutOfRangeError):
         kd.kernel(function)(x, np.full_like(i, D))
+
+
+GRADIENTS_OF_VIEWS = [
+    (lambda x, y: kd.tanh(kd.concat([x, y], axis=1)), (24, 30), (24, 50), 2),
+    (lambda x, y: kd.tanh(kd.concat([x, y.T], axis=0)), (30, 24), (24, 50), 2),
+    (lambda x, y: kd.exp(x[:, ::-3]) * y, (24, 90), (24, 30), 2),
+    (lambda x, y: (kd.exp(x[:, ::2]) * y, kd.sin(x[:, 1::2])), (24, 90), (24, 45), 2),
+    (lambda x, y: sum(kd.tanh(t) * y for t in kd.split(x, 3, axis=1)), (24, 90), (24, 30), 2),
+    (lambda x, y: x * y + kd.concat([-x[:, 50:], x[:, :50]], axis=1), (24, 100), (24, 100), 1),
+]
+
+
+@pytest.mark.parametrize("function, first, second, most", GRADIENTS_OF_VIEWS)
+def test_gradients_of_views_are_never_copied(function, first, second, most):
+    kernel, arrays = kd.kernel(function), [normal(*first), normal(*second)]
+    results = kernel.reference(*arrays)
+    results = results if isinstance(results, tuple) else (results,)
+    found = kernel.vjp.explain(*arrays, *(normal(*r.shape) for r in results))
+    assert len(found.kernels) <= most and not found.stored_intermediates, str(found)
+    kernel.verify(*arrays)
+
+
+def test_masked_cross_entropy_is_one_kernel_either_way():
+    """A pullback keeps the count of the rows that matter: its backward waits for nothing."""
+
+    def loss(x, t):
+        keep = t != 3
+        each = kd.logsumexp(x, axis=-1) - kd.take_along_axis(x, t[:, None], axis=1)[:, 0]
+        return kd.sum(kd.where(keep, each, 0.0)) / kd.sum(keep)
+
+    found = kd.kernel(loss).pullback.explain(normal(N, D), rng.integers(0, D, N))
+    assert [k.kind for k in found.kernels].count("kernel") == 2
