@@ -58,6 +58,19 @@ class Plan:
     parallel: int = 64  # about how many blocks can run side by side
 
 
+@dataclass(frozen=True, eq=False)
+class OnlineLine:
+    """A line that is walked over fewer times than it has passes: while a maximum grows, sums that depend on it are scaled.
+
+    `folds`: the walk of each fold; `when`: the first walk in which a value is final; `corrected`: for a sum, the maxima m of its
+    own walk and k, where its terms answer to m -> m + d by the factor exp(k d)."""
+
+    walks: int
+    folds: dict[Equation, int]
+    when: dict[Value, int]
+    corrected: dict[Equation, tuple[tuple[Equation, float], ...]]
+
+
 @dataclass(eq=False)
 class RowPlan(Plan):
     """Maps and folds: rows in any order, and for each row some passes along the line.
@@ -74,6 +87,7 @@ class RowPlan(Plan):
     partial: dict[Equation, Value] = field(default_factory=dict)  # folds over rows or blocks of the line: the blocks' parts
     block_count: int = 1  # how many parts; 0 where the partial folds end in this kernel (partial[e] is then e.result)
     reduced: tuple[Letter, ...] = ()  # the row letters over which partial folds go: the last of `rows`
+    online: OnlineLine | None = None  # how a GPU walks over a line that no tile holds, where that is less often
 
 
 @dataclass(eq=False)

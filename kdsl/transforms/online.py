@@ -14,10 +14,11 @@ Read before: transforms/plan_strips.py, transforms/shift.py. Read next: schedule
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from kdsl.ir.dot_frame import DotFrame, LineWalk
-from kdsl.ir.frame import Illegal, flat
+from kdsl.ir.frame import Illegal, Letter, Letters, OnlineLine, flat
 from kdsl.ir.ops import REDUCTIONS, Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value
 from kdsl.transforms.cut import through
@@ -43,10 +44,30 @@ def online_frame(facts: Facts, frame: DotFrame) -> DotFrame:
     return replace(frame, walks=_Walks(facts, frame).walks())
 
 
+def online_line(
+    equations: Sequence[Equation], letters: Letters, outputs: Sequence[Value], line: Letter
+) -> OnlineLine | None:
+    """How a line of maps and folds is walked over online; None where that corrects nothing."""
+    found = _Walks(_Line(equations, letters, outputs), DotFrame((), None, (), line))
+    count = len(found.walks())
+    corrected = {e: c for e, c in found.corrected.items() if c}
+    return OnlineLine(count, found.of_sum, found.ready, corrected) if corrected else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """What is asked about a kernel without products."""
+
+    equations: Sequence[Equation]
+    letters: Letters
+    outputs: Sequence[Value]
+    after: frozenset[Value] = frozenset()
+
+
 class _Walks:
     """`of_sum`: the walk of each fold and consumer; `ready`: the first walk that may use the final value."""
 
-    def __init__(self, facts: Facts, frame: DotFrame) -> None:
+    def __init__(self, facts: Facts | _Line, frame: DotFrame) -> None:
         self.facts, self.frame = facts, frame
         self.consumers = {p.equation for p in frame.products if p.column != frame.line}
         self.of_sum: dict[Equation, int] = {}

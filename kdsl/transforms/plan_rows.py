@@ -22,6 +22,7 @@ from kdsl.transforms.cost import cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.moved import can_be_moved, name_of
+from kdsl.transforms.online import online_line
 from kdsl.transforms.row_line import RowFacts, choose_line
 from kdsl.transforms.row_parts import blocks_of_line, partial_folds, parts_of
 from kdsl.transforms.row_passes import kept_values, passes_of
@@ -63,6 +64,9 @@ def plan_rows(
         rows=walk.rows, line=walk.line, lane=walk.lane, passes=passes, when=when, kept=kept, partial=parts,
         block_count=block_count, reduced=reduced,
     )  # fmt: skip
+    mixed = any(set(flat(letters.of(e, 0))) & set(walk.line) for e in partial)  # several rows' maxima meet in one sum
+    if walk.gpu and walk.used and len(walk.line) == 1 and not mixed:
+        plan.online = online_line(equations, letters, outputs, walk.line[0])
     plan.bytes = traffic(plan)
     plan.operations = sum_extents(_operations(e, letters) for e in equations)
     plan.work = _work(walk)
@@ -97,12 +101,15 @@ def _work(w: RowFacts) -> float:
 def _parallel(plan: RowPlan, w: RowFacts) -> int:
     """About how many blocks there are."""
     if plan.partial and plan.block_count:
-        return plan.block_count * (blocks_of_line(w, list(plan.partial)) if w.gpu else 1)
-    out = 1
+        if not w.gpu:
+            return plan.block_count
+        out = plan.block_count * blocks_of_line(w, list(plan.partial))
+    else:
+        out = 1
     for x in plan.rows:
         if x not in plan.reduced:
             out *= max(1, estimate(w.letters.size[x]))
-    if not w.used and not plan.partial:
+    if not w.used and not plan.partial and not (w.gpu and any(w.folds.values())):
         for x in plan.line:
             out *= max(1, estimate(w.letters.size[x]) // 1024)
     return max(1, out)

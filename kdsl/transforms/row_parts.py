@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kdsl.ir.frame import Illegal, Letter, flat
 from kdsl.ir.ops import Op
+from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, TensorType, Value
 from kdsl.transforms.cost import estimate
 from kdsl.transforms.row_line import RowFacts
@@ -58,17 +59,22 @@ def parts_of(w: RowFacts, partial: list[Equation], reduced: tuple[Letter, ...]) 
     """Where the partial results of folds over rows, or of a whole fold, lie; and how many parts there are."""
     if not partial:
         whole = [e for e, d in w.folds.items() if d and d == set(w.line) and e.result not in w.used]
-        single = len(w.line) == 1 and not w.rows and len(whole) == len([d for d in w.folds.values() if d])
+        single = len(w.line) == 1 and len(whole) == len([d for d in w.folds.values() if d])
         n = w.letters.size[w.line[0]] if w.line else 0
+        rows = 1
+        for x in w.rows:
+            rows *= max(1, estimate(w.letters.size[x]))
         if (
             not whole
             or not single
-            or (isinstance(n, int) and n < 2 * LARGE_LINE)
+            or (bool(w.rows) and not _few_rows(w, rows, n))
+            or (isinstance(n, int) and n < (4 * PART_LINE if w.gpu else 2 * LARGE_LINE))
             or any(e.op in (Op.ARGMAX, Op.ARGMIN) for e in whole)
         ):
             return {}, 1
         if w.gpu:
-            count = min(4 * w.gpu.units, n // PART_LINE) if isinstance(n, int) else 2 * w.gpu.units
+            most = -(-2 * w.gpu.units // rows)
+            count = min(most, n // PART_LINE) if isinstance(n, int) else most
         else:
             count = min(64, n // LARGE_LINE) if isinstance(n, int) else PARTS
         return {e: _part(e, count) for e in whole}, count
@@ -89,6 +95,12 @@ def parts_of(w: RowFacts, partial: list[Equation], reduced: tuple[Letter, ...]) 
     if count == 1 and exact:
         return {e: e.result for e in partial}, 0
     return {e: _part(e, count) for e in partial}, count
+
+
+def _few_rows(w: RowFacts, rows: int, n: Extent) -> bool:
+    """Are there so few rows on a GPU that blocks must share each of them?"""
+    known = isinstance(n, int) and all(isinstance(w.letters.size[x], int) for x in w.rows)
+    return w.gpu is not None and known and w.lane in w.line and 2 * rows <= w.gpu.units
 
 
 def blocks_of_line(w: RowFacts, partial: list[Equation]) -> int:

@@ -53,7 +53,7 @@ def test_casts_and_choices(source):
 
 
 @pytest.mark.parametrize("d", DTYPES)
-@pytest.mark.parametrize("shape", [(7, 37), pytest.param((1, 1), marks=pytest.mark.slow), pytest.param((70, 3), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shape", [(7, 37), *(pytest.param(s, marks=pytest.mark.slow) for s in ((1, 1), (70, 3)))])
 def test_reductions(d, shape):
     count = int(np.prod(shape))
     x = values(d, 0, max(count, 300))[-count:].reshape(shape)

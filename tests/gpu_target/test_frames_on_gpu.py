@@ -98,7 +98,8 @@ def test_scatters():
 @pytest.mark.parametrize("n, d", [(1, 1), (5, 33), (70, 1030)])
 def test_named_sizes(n, d):
     check(softmax, normal(n, d), types={"x": kd.f32["N", "D"]})
-    check_gradients(layer_norm, normal(n, d), normal(d), normal(d), types={"x": kd.f32["N", "D"], "w": kd.f32["D"], "b": kd.f32["D"]})
+    types = {"x": kd.f32["N", "D"], "w": kd.f32["D"], "b": kd.f32["D"]}
+    check_gradients(layer_norm, normal(n, d), normal(d), normal(d), types=types)
 
 
 def test_scans():

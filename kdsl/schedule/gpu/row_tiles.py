@@ -21,8 +21,8 @@ from kdsl.target import Target
 THREAD_BYTES = 32
 THREADS = 256
 FEW_THREADS = 128  # with few blocks
-REGISTERS = 64  # of a thread, for what is live of a line
-MOST_LINE = 16 * 1024
+REGISTERS = 96  # of a thread, for what is live of a line
+MOST_LINE = 8 * 1024, 16 * 1024  # the longer one with a single value between: 1024 threads have few registers
 COLUMNS = 64  # along the lanes of a tile whose line lies across
 WIDE = 128  # of the line of a block that folds rows
 SQUARE = 32, 64  # of a map that reads one array along its rows
@@ -100,7 +100,7 @@ def _most(plan: RowPlan, kind: Kind) -> int:
     inputs = {e.operands[i] for (e, i), axes in plan.letters.uses.items() if set(flat(axes)) >= set(plan.line) and plan.rows}
     live = max(2, len(inputs) + kind.columns + 1)
     wide = max((v.dtype.compute.bytes for v in inputs if isinstance(v, Value)), default=4)
-    return min(MOST_LINE, 512 * max(2, REGISTERS * 4 // (live * wide)))
+    return min(MOST_LINE[live == 2], 512 * max(2, REGISTERS * 4 // (live * wide)))
 
 
 def _crosses(plan: RowPlan) -> bool:

@@ -11,6 +11,7 @@ Read before: nest.py, row_tiles.py, ir/frame.py. Read next: program.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ class _Rows:
         self.tiling: RowTile = row_tile(plan, Kind(self.is_map(), self.splits_line(), columns), target)
         self.t = Nest(plan, memory, self.tiling.axes, self.tiling.shape)
         self.line_axis = self.tiling.axes[plan.line[-1]] if plan.line else 1
+        self.online = plan.online if self.walks_online() else None
+        self.when = self.online.when if self.online else plan.when
         self.part: Extent | None = None
         self.range_of: dict[Letter, tuple[Extent, Extent]] = {}
 
@@ -84,6 +87,15 @@ class _Rows:
         """Is this a fold over rows whose result has the line?"""
         return e not in self.line_folds and bool(set(flat(self.p.letters.of(e, 0))) & set(self.p.line))
 
+    def walks_online(self) -> bool:
+        """Is the line walked over, and less often where sums are corrected?"""
+        n, step = self.size[self.p.line[-1]] if self.p.line else 1, self.t.shape[self.line_axis]
+        return self.p.online is not None and not self.tiling.resident and not (isinstance(n, int) and n <= step)
+
+    def pass_of(self, e: Equation) -> int:
+        """The pass in which a fold along the line is folded."""
+        return self.online.folds[e] if self.online else self.p.when.get(e.values[0], 0)
+
     # --- the nest --------------------------------------------------------------------------------------------------------
     def kernel(self) -> ir.Kernel:
         p, t = self.p, self.t
@@ -97,7 +109,7 @@ class _Rows:
         if self.is_map() or self.splits_line():
             for x in p.line:
                 t.block(x, "at")
-        if p.partial and not p.rows:
+        if p.partial and not p.reduced:
             self.fold_whole_line()
         elif p.partial:
             t.streams([self.walk(x) for x in again], [], [], [], lambda _: self.fold_rows())
@@ -174,14 +186,14 @@ class _Rows:
         self.t.emit(ir.Store(view, spread_to(tile, self.t.shape_at(view, tile)), e.location))
 
     def fold_whole_line(self) -> None:
-        """The only line of the program, in pieces: each block leaves a part."""
+        """Lines of few rows, in pieces: each block leaves a part."""
         p, t = self.p, self.t
         folds = [_Fold(LineFold(e), p.line, t.shape) for e in self.line_folds]
         writes = [v for v in p.outputs if self.on_line(v)]
         ends = self.pass_over(folds, writes, [], [None] * len(folds))
         for f, tiles in zip(folds, ends, strict=True):
             assert tiles is not None
-            self.store_part(f.equation, t.collapse(f.fold, tiles, 1, 0)[-1])
+            self.store_part(f.equation, t.collapse(f.fold, tiles, self.line_axis)[-1])
         for v in p.outputs:
             if not self.on_line(v) and t.made[v] not in p.partial:
                 self.only_first(t.store(v, t.value(v)))
@@ -197,25 +209,21 @@ class _Rows:
         """All passes; what the folds over rows hold afterwards."""
         p, t = self.p, self.t
         held = list(held or [])
-        known = lambda v: p.when.get(v, 0)  # noqa: E731
-        last = p.passes - 1
-        for k in range(p.passes):
-            folds = [
-                _Fold(LineFold(e), p.line, t.shape) for e in self.line_folds if e not in p.partial and known(e.values[0]) == k
-            ]
+        passes = self.online.walks if self.online else p.passes
+        last = passes - 1
+        for k in range(passes):
+            folds = [_Fold(LineFold(e), p.line, t.shape) for e in self.line_folds if e not in p.partial and self.pass_of(e) == k]
             mine = [
                 i for i, f in enumerate(carried)
-                if (k == known(f.equation.values[0]) and f.equation in self.line_folds)
+                if (f.equation in self.line_folds and k == self.pass_of(f.equation))
                 or (k == last and self.is_column(f.equation))
             ]  # fmt: skip
-            writes = [v for v in p.outputs if self.on_line(v) and known(v) == k and t.made[v] not in p.partial]
+            writes = [v for v in p.outputs if self.on_line(v) and self.when.get(v, 0) == k and t.made[v] not in p.partial]
             all_folds = [*folds, *(carried[i] for i in mine)]
             ends = self.pass_over(
                 all_folds, writes, columns if k == last else [], [*([None] * len(folds)), *(held[i] for i in mine)]
             )
-            for f, tiles in zip(folds, ends, strict=False):
-                assert tiles is not None
-                self.ready(f, t.collapse(f.fold, tiles, self.line_axis))
+            self.finish(folds, ends)
             for i, tiles in zip(mine, ends[len(folds) :], strict=True):
                 held[i] = tiles
         for i, f in enumerate(carried):  # of values that have no line
@@ -225,6 +233,26 @@ class _Rows:
             if not self.on_line(v) and t.made[v] not in p.partial:
                 t.emit(t.store(v, t.value(v)))
         return held
+
+    def finish(self, folds: list[_Fold], ends: State) -> None:
+        """Fold what lanes carried; what was summed under the lane's own maximum is brought to that of the row."""
+        lanes: dict[Equation, ir.Tile] = {}
+        for f, tiles in zip(folds, ends, strict=False):
+            assert tiles is not None
+            e = f.equation
+            lanes[e] = tiles[0]
+            corrections = self.corrections(e)
+            for top, k in corrections:
+                base = finite(self.t.ready[top.result]()[0])
+                tiles = [ir.Map("mul", (tiles[0], grown(lanes[top], base, k)), f.fold.dtype)]
+            tiles = self.t.collapse(f.fold, tiles, self.line_axis)
+            for top, k in corrections:  # a row that is -inf throughout gives what the maximum itself gives
+                best = self.t.ready[top.result]()[0]
+                tiles = [ir.Map("mul", (tiles[0], grown(finite(best), best, k)), f.fold.dtype)]
+            self.ready(f, tiles)
+
+    def corrections(self, e: Equation) -> tuple[tuple[Equation, float], ...]:
+        return self.online.corrected.get(e, ()) if self.online else ()
 
     def ready(self, f: _Fold, tiles: list[ir.Tile]) -> None:
         """The result of a fold has a name from here on."""
@@ -245,7 +273,7 @@ class _Rows:
     def tile(self, folds: list[_Fold], writes: list[Value], columns: list[_Fold], held: State) -> State:
         """The work on one tile."""
         t = self.t
-        out: State = [self.step(f, old, f.over) for f, old in zip(folds, held, strict=True)]
+        out = self.steps(folds, held)
         stores: list[ir.Statement] = [t.store(v, spread_to(t.value(v), t.shape)) for v in writes]
         for f in columns:
             old = t.let(ir.Load(self.part_view(f.equation), (1, t.shape[1])), "column")
@@ -254,6 +282,27 @@ class _Rows:
             stores.append(ir.Store(view, f.fold.join([old], new)[0], f.equation.location))
         for s in stores:
             t.emit(s)
+        return out
+
+    def steps(self, folds: list[_Fold], held: State) -> State:
+        """One tile joins what the folds carry. A sum that waits for a maximum of this walk is scaled as the maximum grows."""
+        t, tops = self.t, {top for f in folds for top, _ in self.corrections(f.equation)}
+        before: dict[Equation, ir.Tile] = {}
+        base: dict[Equation, ir.Tile] = {}
+        out: State = []
+        for f, old in zip(folds, held, strict=True):
+            for top, k in self.corrections(f.equation):
+                assert old is not None
+                old = [ir.Map("mul", (old[0], grown(before[top], base[top], k)), f.fold.dtype)]
+            new = self.step(f, old, f.over)
+            e = f.equation
+            if e in tops:
+                assert old is not None
+                new = [t.let(new[0], "top")]
+                before[e], base[e] = old[0], t.let(finite(new[0]), "base")
+                depth = t.depth
+                t.ready[e.result] = lambda tile=base[e], depth=depth: (tile, depth)  # type: ignore[misc]
+            out.append(new)
         return out
 
     def step(self, f: _Fold, old: list[ir.Tile] | None, over: tuple[Letter, ...] | list[Letter]) -> list[ir.Tile]:
@@ -269,3 +318,17 @@ class _Rows:
         for x in self.p.line:
             index = index * self.size[x] + self.t.pos[x]
         return index
+
+
+def finite(top: ir.Tile) -> ir.Tile:
+    """A maximum that may be subtracted: 0 where it is -inf."""
+    low = ir.Map("eq", (top, ir.Constant(-math.inf, top.dtype)), dt.bool_)
+    return ir.Map("where", (low, ir.Constant(0.0, top.dtype), top), top.dtype)
+
+
+def grown(old: ir.Tile, new: ir.Tile, k: float) -> ir.Tile:
+    """exp(k (new - old)), k < 0: what becomes of a sum as its maximum grows from old to new."""
+    less: ir.Tile = ir.Map("sub", (old, new), old.dtype)
+    if k != -1:
+        less = ir.Map("mul", (less, ir.Constant(-k, old.dtype)), old.dtype)
+    return ir.Map("exp", (less,), old.dtype)
