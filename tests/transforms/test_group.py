@@ -215,7 +215,7 @@ def test_gradients_of_views_are_never_copied(function, first, second, most):
     results = kernel.reference(*arrays)
     results = results if isinstance(results, tuple) else (results,)
     found = kernel.vjp.explain(*arrays, *(normal(*r.shape) for r in results))
-    assert len(found.kernels) <= most and not found.stored_intermediates, str(found)
+    assert len(found.kernels) <= most and all(k.operations for k in found.kernels), str(found)  # none that only moves
     kernel.verify(*arrays)
 
 
