@@ -23,7 +23,7 @@ def show(e: Extent, name: Rename) -> str:
     if isinstance(e, int):
         return str(e)
     out = ""
-    for monomial, factor in sorted(e.terms.items(), key=lambda item: _order(item[0])):
+    for monomial, factor in sorted(e.terms.items(), key=lambda item: (item[1] < 0, _order(item[0]))):
         atoms = [_atom(a, name) for a in monomial]
         words = ([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + atoms
         text = "*".join(words)
@@ -86,14 +86,14 @@ def _natural(a: tuple, natural: Callable[[str], bool]) -> bool:
 
 def run_length(
     memory: ir.Memory, strides: tuple[Extent, ...], view: ir.View, shape: ir.TileShape, steps: Mapping[str, int]
-) -> int:
-    """How many neighbours of a tile one access may take: a power of two, 16 bytes at most.
+) -> tuple[int, int]:
+    """How many neighbours of a tile one access may take, and along which of its axes: a power of two, 16 bytes at most.
 
     They must lie side by side along one axis of the tile, begin at a multiple of their number, and be inside or outside
     together. `steps` are the tiles of the loops around."""
     walks = [walk(e) for e in view.index]
     if any(w is None for w in walks):
-        return 1
+        return 1, 0
     along: dict[int, list[int]] = {}  # tile axis -> memory axes
     for d, w in enumerate(walks):
         for k in w[0] if w else ():
@@ -104,7 +104,7 @@ def run_length(
         None,
     )  # fmt: skip
     if axis is None:
-        return 1
+        return 1, 0
     own = along[axis][0]
     most = math.gcd(16 // BYTES[memory.dtype.name], shape[axis])
     for d, (w, stride) in enumerate(zip(walks, strides)):
@@ -115,7 +115,7 @@ def run_length(
             most = math.gcd(most, *(factor(f * stride, steps) for k, f in factors.items() if shape[k] > 1))
     if view.checks[own]:
         most = math.gcd(most, factor(memory.shape[own], steps), factor(walks[own][1], steps))  # type: ignore[index]
-    return most
+    return most, axis
 
 
 def factor(e: Extent, steps: Mapping[str, int]) -> int:

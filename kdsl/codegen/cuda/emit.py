@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import linecache
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class Emitter:
             self.names.of("size", s)
         self.name = self.names.of("kernel", kernel.name)
         self.layouts = Layouts(kernel, self.names)
-        self.read_back = {_root(m) for m in _read_memories(kernel)}
+        self.shared = _shared(kernel)
         written = {_root(s.view.memory) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
         self.tiles = Expressions(self.layouts, self.names, written, _indexing(kernel))
         self.tiles.natural |= set(kernel.sizes)
@@ -160,8 +161,8 @@ class Emitter:
             if isinstance(s, ir.Let):
                 self.let(s, out)
             elif isinstance(s, ir.Store):
-                back = _root(s.view.memory) in self.read_back
-                self.write("store", s.view, s.tile, [("write", f"global {_root(s.view.memory)}", 0, 1)] if back else [], out)
+                shared = _root(s.view.memory) in self.shared
+                self.write("store", s.view, s.tile, [("write", f"global {_root(s.view.memory)}", 0, 1)] if shared else [], out)
             elif isinstance(s, ir.Put):
                 if self.tiles.rings[s.near].depth != 1:
                     raise Unsupported(f"near memory {s.near.name} is filled by copies and by tiles")
@@ -177,7 +178,7 @@ class Emitter:
 
     def write(self, word: str, view: ir.View, tile: ir.Tile, written: list[Access], out: list[Line | Block]) -> None:
         """A store or a put. What reads the memory that it writes is computed before, by all threads."""
-        at = self.tiles.place(view, tuple(tile.shape))
+        at = self.tiles.place(view, tuple(tile.shape), self.tiles.layout(tile))
         lines = self.tiles.line(tile, lambda x: f"{word}({at}, {x})")
         if any(read[:2] == ("read", w[1]) for line in lines for read in line.accesses for w in written):
             name = self.names.of("value", f"value_{len(self.names.taken)}")
@@ -321,6 +322,17 @@ def _read_memories(kernel: ir.Kernel) -> list[ir.Memory]:
         elif isinstance(t, ir.Gather):
             out.append(t.memory)
     return out + [s.view.memory for s in ir.walk(kernel.body) if isinstance(s, ir.Copy)]
+
+
+def _shared(kernel: ir.Kernel) -> set[str]:
+    """The arrays where a thread may meet what another one wrote: read again, written by several statements, or at loaded indices.
+
+    A single store writes each element from one thread, whatever loops are around it."""
+    stores = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Store)]
+    loaded = {s.name for s in ir.walk(kernel.body) if isinstance(s, ir.Let) and not isinstance(s.tile, ir.Scalar)}
+    counts = Counter(_root(s.view.memory) for s in stores)
+    scattered = {_root(s.view.memory) for s in stores if any(names_in(e) & loaded for e in s.view.index)}
+    return {_root(m) for m in _read_memories(kernel)} | {name for name, n in counts.items() if n > 1} | scattered
 
 
 def _root(memory: ir.Memory) -> str:

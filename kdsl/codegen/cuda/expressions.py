@@ -163,7 +163,7 @@ class Expressions:
 
     # --- memory -----------------------------------------------------------------------------------------------------------------
     def load(self, t: ir.Load, layout: Layout) -> str:
-        place = self.place(t.view, tuple(t.shape))
+        place = self.place(t.view, tuple(t.shape), layout)
         fill = t.view.fill
         tail = f", {number(ir.Constant(fill, t.dtype))}" if any(t.view.checks) and fill != 0 else ""
         word = "take" if isinstance(t.view.memory, ir.Near) else "load"
@@ -184,8 +184,8 @@ class Expressions:
         word = "take" if isinstance(t.memory, ir.Near) else "load"
         return f"{word}({self.tile(t, layout)}, at({', '.join([self.memory(t.memory), *index])}){fill})"
 
-    def place(self, view: ir.View, shape: ir.TileShape) -> str:
-        """A view as text, noting how its memory must be aligned."""
+    def place(self, view: ir.View, shape: ir.TileShape, layout: Layout | None = None) -> str:
+        """A view as text, noting how its memory must be aligned. The tile's layout says how many elements may go at once."""
         memory = view.memory
         axes = [f"#{k}" for k in range(len(shape))]
         if isinstance(memory, ir.Near) and not any(view.checks):
@@ -194,7 +194,8 @@ class Expressions:
             if tuple(memory.shape) == shape[::-1] and len(shape) == 2 and list(map(str, view.index)) == axes[::-1]:
                 return f"transposed({self.memory(memory)})"
         strides = _row_major(memory.shape) if isinstance(memory, ir.Near) else memory.strides
-        run = run_length(memory, tuple(strides), view, shape, self.steps)
+        run, axis = run_length(memory, tuple(strides), view, shape, self.steps)
+        run = run if layout is None else layout.run(run, axis)
         if isinstance(memory, ir.Near) and self.rings[memory].swizzled:
             run = min(run, 16 // BYTES[memory.dtype.name])
         index = []
