@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import kdsl as kd  # noqa: E402
 from bench.report import report  # noqa: E402
+from examples import race  # noqa: E402
 from kdsl.inspection.tolerance import EPS  # noqa: E402
 
 TARGET = "cpu:x86-64-v3"
@@ -190,6 +191,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "public names": names,
     "rows of tanh": rows_of_tanh,
     "tolerances": tolerances,
+    "race": lambda: fenced(race.mistake(race.BROKEN)),
+    "race code": lambda: fenced(inspect.cleandoc(race.BROKEN), "asm"),
+    "conflicts": lambda: fenced(f"stride 1\n{race.counted(1)}\n\nstride 32\n{race.counted(32)}"),
 }
 WHOLE: dict[str, Callable[[], str]] = {"errors.md": errors, "performance.md": report}
 

@@ -190,9 +190,10 @@ def test_mixed_devices_are_a_DeviceError():
         kd.kernel(lambda a, b: a + b)(kd.asarray(np.ones(2), device="cuda"), np.ones(2))
 
 
-@pytest.mark.waits_for("the CUDA target")
+@pytest.mark.oracle
 def test_emulator_is_a_target():
     """`target=` or `KDSL_TARGET` (..., emulator)"""
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda: pip install 'kdsl[cuda]'")
     equal(kd.kernel(lambda x: x + 1, target="emulator")(np.ones(5, "f4")), np.full(5, 2, "f4"))
 
 
