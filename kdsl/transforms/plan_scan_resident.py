@@ -31,7 +31,14 @@ def plan_resident(w: Written, contiguous: Callable[[Value], bool], s: Scan) -> S
     for e in w.inner:
         if e.op not in POSSIBLE:
             raise Illegal(f"{e.op.value} in the step of a scan")
-    inner, r = _nests(w, s)
+    try:
+        return _planned(w, contiguous, s, False)
+    except Illegal:  # a value that is read at two places of a loop must lie in memory
+        return _planned(w, contiguous, s, True)
+
+
+def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, all_shared: bool) -> ScanPlan:
+    inner, r = _nests(w, s, all_shared)
     pairs = [m for part in (r.begin, r.chunk, r.replay, r.step, r.end) for m in part]
     memory = {m.into for m in pairs if m.how in ("near", "states")} | set(r.states)
     hard = HardLetters().add(inner)
@@ -66,8 +73,10 @@ def plan_resident(w: Written, contiguous: Callable[[Value], bool], s: Scan) -> S
     return plan
 
 
-def _nests(w: Written, s: Scan) -> tuple[list[Equation], Resident]:
-    """The equations, reading what lies in memory as inputs; and the nests that put it there."""
+def _nests(w: Written, s: Scan, all_shared: bool) -> tuple[list[Equation], Resident]:
+    """The equations, reading what lies in memory as inputs; and the nests that put it there.
+
+    `all_shared`: everything that is read twice lies in memory."""
     r = Resident()
     inner: list[Equation] = list(w.inner[: w.around])
     starts = {c.before for c in (*w.carries, *w.replayed)}
@@ -95,6 +104,7 @@ def _nests(w: Written, s: Scan) -> tuple[list[Equation], Resident]:
             dear = mine >= HEAVY and (len(others) > 1 or any(q.op is Op.BROADCAST for q in others))
             # a maximum is compared with what it is of, bit for bit: both must be one computation
             dear = dear or (mine > 0 and len(others) > 1 and any(q.op in EXTREMA for q in others))
+            dear = dear or (all_shared and len(others) > 1 and e.op is not Op.SIZE)
             if e.result not in wanted and (e.op in REDUCTIONS or e.op is Op.RESHAPE or dear):
                 named[e.result] = Value(e.result.type, e.result.name)
                 once = e.result not in varying

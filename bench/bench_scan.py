@@ -1,0 +1,102 @@
+"""How far ahead are scans of a torch loop over time (unbind, not indexing) and of jax.lax.scan? Does cost grow with length alone?"""
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+
+SIZES = 4, 512, 384, 16
+
+
+@kd.kernel
+def selective_scan(x, dt, a, b, c, d):
+    def step(h, now):
+        x, dt, b, c = now
+        h = kd.exp(dt[:, :, None] * a) * h + (dt * x)[:, :, None] * b[:, None, :]
+        return h, kd.sum(h * c[:, None, :], axis=-1) + d * x
+
+    return kd.scan(step, kd.zeros((x.shape[0], *a.shape)), (x, dt, b, c), axis=1)[1]
+
+
+def arguments(array, batch, length, width, states):
+    wide, slim = (batch, length, width), (batch, length, states)
+    x, dt, a, b, c, d = (array(*s) for s in (wide, wide, (width, states), slim, slim, (width,)))
+    return x, np.abs(dt) / 4, -np.abs(a), b, c, d
+
+
+def by_torch(torch, x, dt, a, b, c, d):
+    h = torch.zeros(x.shape[0], *a.shape)
+    ys = []
+    decay = torch.exp(dt[..., None] * a).unbind(1)
+    drive = ((dt * x)[..., None] * b[:, :, None, :]).unbind(1)
+    for now, more, out in zip(decay, drive, c.unbind(1)):
+        h = now * h + more
+        ys.append((h @ out[:, :, None])[..., 0])
+    return torch.stack(ys, 1) + x * d
+
+
+def by_jax(jax):
+    import jax.numpy as jnp
+
+    def f(x, dt, a, b, c, d):
+        def step(h, now):
+            x, dt, b, c = now
+            h = jnp.exp(dt[:, :, None] * a) * h + (dt * x)[:, :, None] * b[:, None, :]
+            return h, (h * c[:, None, :]).sum(-1)
+
+        over_time = tuple(jnp.moveaxis(v, 1, 0) for v in (x, dt, b, c))
+        return jnp.moveaxis(jax.lax.scan(step, jnp.zeros((x.shape[0], *a.shape)), over_time)[1], 0, 1) + x * d
+
+    return f
+
+
+def close(a, b, tolerance=1e-3):
+    a, b = np.asarray(a), np.asarray(b)
+    assert np.abs(a - b).max() <= tolerance * max(1.0, np.abs(b).max())
+
+
+def test_selective_scan(race, torch, array):
+    jax = pytest.importorskip("jax")
+    args = arguments(array, *SIZES)
+    tensors, lax = [torch.from_numpy(v) for v in args], jax.jit(by_jax(jax))
+    arrays = [jax.numpy.asarray(v) for v in args]
+    close(selective_scan(*args), by_torch(torch, *tensors))
+    close(selective_scan(*args), lax(*arrays))
+    others = {
+        "a torch loop over time": lambda: by_torch(torch, *tensors),
+        "jax.lax.scan": lambda: lax(*arrays).block_until_ready(),
+    }
+    race("selective scan (4, 512, 384, 16)", lambda: selective_scan(*args), others, 5, rounds=7)
+
+
+def test_selective_scan_with_its_gradient(race, torch, array):
+    jax = pytest.importorskip("jax")
+    args, dy = arguments(array, *SIZES), array(*SIZES[:3])
+    tensors = [torch.from_numpy(v).requires_grad_() for v in args]
+    arrays = [jax.numpy.asarray(v) for v in args]
+    f = by_jax(jax)
+    lax = jax.jit(jax.grad(lambda *v: (f(*v) * dy).sum(), argnums=tuple(range(6))))
+
+    def ours():
+        _, pullback = selective_scan.pullback(*args)
+        return pullback(dy)
+
+    def theirs():
+        return torch.autograd.grad(by_torch(torch, *tensors), tensors, torch.from_numpy(dy))
+
+    for mine, want, again in zip(ours(), theirs(), lax(*arrays)):
+        close(mine, want)
+        close(mine, again)
+    others = {"a torch loop over time": theirs, "jax.lax.scan": lambda: jax.block_until_ready(lax(*arrays))}
+    race("selective scan with its gradient (4, 512, 384, 16)", ours, others, 10, rounds=5)
+
+
+def test_cost_grows_with_length(race, array):
+    short, long = (arguments(array, 1, n, 64, 16) for n in (1024, 65536))
+    selective_scan(*short), selective_scan(*long)
+
+    def many():
+        for _ in range(64):
+            selective_scan(*short)
+
+    race("one scan of 65536 steps, or 64 of 1024", lambda: selective_scan(*long), {"64 of 1024": many}, 0.8, rounds=5)
