@@ -1,4 +1,4 @@
-"""How far ahead are scans of a torch loop over time (unbind, not indexing) and of jax.lax.scan? Does cost grow with length alone?"""
+"""How far ahead are scans of a torch loop over time (by unbind) and of jax.lax.scan? Does cost grow with length alone?"""
 
 import numpy as np
 import pytest

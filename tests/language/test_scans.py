@@ -103,3 +103,19 @@ def test_what_a_scan_refuses():
         kd.kernel(lambda x: kd.scan(lambda c, v: ((c, c), None), 0.0, x))(x)
     with pytest.raises(kd.ArgumentError, match="needs an axis"):
         kd.kernel(lambda x: kd.cumulative_sum(x))(x)
+
+
+def test_long_scans_lose_no_more_than_they_must():
+    """65,536 steps whose decays multiply to nothing: within a few roundings of f64, which a parallel prefix would not be."""
+    length = 65536
+    x, dt = RNG.standard_normal((1, length, 3)).astype("f4"), RNG.uniform(0, 2, (1, length, 3)).astype("f4")
+    b, c = (RNG.standard_normal((1, length, 2)).astype("f4") for _ in "bc")
+    args = x, dt, np.array([[-0.001, -5], [-0.1, -40], [-1, -0.5]], "f4"), b, c, np.ones(3, "f4")
+    _, ys = kd.kernel(selective_scan)(*args)
+    x, dt, a, b, c, d = (v.astype("f8") for v in args)
+    h, want = np.zeros((3, 2)), []
+    for now, t, p, q in zip(x[0], dt[0], b[0], c[0], strict=True):
+        h = np.exp(t[:, None] * a) * h + (t * now)[:, None] * p
+        want.append((h * q).sum(1) + d * now)
+    error = np.abs(ys[0] - np.array(want)).max(0)
+    assert (error <= 2.0**-23 * np.array([4000, 400, 100])).all(), error * 2.0**23
