@@ -184,6 +184,7 @@ from kdsl.language.sorting import argsort, sort
 from kdsl.language.types import can_cast, e, finfo, iinfo, inf, isdtype, nan, newaxis, pi, result_type
 from kdsl.runtime.arrays import Array, asarray
 from kdsl.runtime.cpu import compilations
+from kdsl.tuner import tune
 
 __version__ = "0.1.0"
 
@@ -370,6 +371,7 @@ __all__ = [
     "tril",
     "triu",
     "trunc",
+    "tune",
     "u8",
     "u16",
     "u32",

@@ -7,6 +7,7 @@ Read before: frontend/signature.py, specialisation.py. Read next: gradients/, pi
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from kdsl.gradients.vjp import Vjp
 from kdsl.inspection.looking import Looking
 from kdsl.interop.arguments import as_view, wrapper_of
 from kdsl.language.dispatch import current, set_eager
+from kdsl.runtime.cuda_arrays import DeviceTensor
 from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_named, target_of
 
 if TYPE_CHECKING:
@@ -159,13 +161,24 @@ class Kernel(Looking):
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None:
-                compiled = compiler().compile_forward(
-                    traced.function, call.signature.strides, target_named(key[-1])
-                )
+                chosen = target_named(key[-1])
+                if os.environ.get("KDSL_TUNE") == "1" and all(isinstance(x, (np.ndarray, DeviceTensor)) for x in call.tensors):
+                    from kdsl.tuner import tuned
+
+                    if not compiler().is_tuned(traced.function, call.signature.strides, chosen):
+                        tuned(self, call)
+                compiled = compiler().compile_forward(traced.function, call.signature.strides, chosen)
                 found = self._programs[key] = Specialisation(
                     compiled, traced, traced.tree, call.signature.sizes, call.wrap
                 )
             return found
+
+    def forget(self) -> None:
+        """Compile again at the next call: tuning has found something."""
+        with self._traces.lock:
+            self._programs.clear()
+            self._short = ShortWay()
+            self._fast = self._short.call
 
     # --- derivatives ------------------------------------------------------------------------------------------------------
     @functools.cached_property

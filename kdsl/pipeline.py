@@ -51,7 +51,8 @@ Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides
 
 # --- the stages -------------------------------------------------------------------------------------------------------------
 def compile_forward(function: Function, strides: Strides, target: Target) -> Compiled:
-    """A kernel as it was traced."""
+    """A kernel as it was traced, with the schedules that tuning found for it."""
+    target = target if target.choices else replace(target, choices=_choices_of(function, strides, target))
 
     def stages(record: Record) -> Function:
         program = record("traced", function)
@@ -199,6 +200,41 @@ def _emulated(record: Record, source: Function) -> Executable:
     code = GpuCode(record["scheduled"], kernels, tuple(ptx_of(k, record.target.level) for k in kernels))
     described = kept.describe(record["grouped"], record["scheduled"], code, source)
     return kept.executable(described, code, source, Emulated)
+
+
+# --- what tuning found --------------------------------------------------------------------------------------------------------
+def keep_choices(function: Function, strides: Strides, target: Target, choices: tuple[tuple[str, int], ...]) -> None:
+    """From now on, compile this program for this target so."""
+    key = _tuned_key(function, strides, target)
+    _tuned[key] = choices
+    kept.write(key, choices)
+    kept.write(_ANY_TUNED, True)
+
+
+def is_tuned(function: Function, strides: Strides, target: Target) -> bool:
+    """Whether this program has been tuned for this target, here or in an earlier process."""
+    return _read_choices(_tuned_key(function, strides, target)) is not None
+
+
+def _choices_of(function: Function, strides: Strides, target: Target) -> tuple[tuple[str, int], ...]:
+    if not _tuned and not kept.read_record(_ANY_TUNED):
+        return ()  # nothing was ever tuned: no key is made
+    return _read_choices(_tuned_key(function, strides, target)) or ()
+
+
+def _read_choices(key: str) -> Any:
+    if key not in _tuned:
+        _tuned[key] = kept.read_record(key)
+    return _tuned[key]
+
+
+def _tuned_key(function: Function, strides: Strides, target: Target) -> str:
+    """Named sizes are one class: their program is one, whatever their values."""
+    return repr(("tuned", fingerprint(function), plain(tuple(strides)), replace(target, choices=())))
+
+
+_ANY_TUNED = "tuned: anything"
+_tuned: dict[str, Any] = {}
 
 
 def _has_rules(function: Function) -> bool:

@@ -23,10 +23,15 @@ class Target:
     operations_per_us: float = 8_000.0  # elementary ones on f32, of one unit
     launch_us: float = 2.0  # for one kernel more
     near_bytes: int = 0  # of near memory that a block may have; 0: as its caches hold
+    choices: tuple[tuple[str, int], ...] = ()  # what tuning found for the numbers that schedules choose
 
     @property
     def name(self) -> str:
         return f"{self.kind}:{self.level}"
+
+    def choice(self, name: str, default: int) -> int:
+        """A number of a schedule that tuning may vary (tuner.py says in what range)."""
+        return next((n for known, n in self.choices if known == name), default) if self.choices else default
 
     def lanes(self, element_bytes: int) -> int:
         """How many elements one vector holds."""

@@ -27,7 +27,8 @@ MAY_IMPORT = {  # in reading order
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
-    | {"gradients"},
+    | {"gradients", "tuner"},
+    "tuner": LEAVES | {"frontend", "pipeline", "runtime", "specialisation", "kernel"},
     "testing": LEAVES | {"gpu_code", "gradients", "kernel"},
     **{leaf: set() for leaf in LEAVES},
 }

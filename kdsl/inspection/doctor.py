@@ -5,7 +5,6 @@ In:  nothing.  Out: lines of text. Read next: target.py, runtime/cpu.py.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 
@@ -43,6 +42,8 @@ def _gpu_line(name: str, use: str, way: str) -> str:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata  # `import kdsl` does not pay for it
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -39,14 +39,20 @@ def choose_tiling(target: Target, dtype: DType, rows: Extent, columns: Extent) -
     lanes = target.lanes(max(4, dtype.bytes))
     height = 12 if target.vector_registers >= 32 else 6
     vectors = 2
-    if isinstance(rows, int) and rows < height:
+    few = isinstance(rows, int) and rows < height
+    if isinstance(rows, int) and few:
         height = max(rows, 1)
         while height * (vectors + 1) <= (24 if target.vector_registers >= 32 else 12) and vectors < 12:
             vectors += 1
     if isinstance(columns, int):
         vectors = max(1, min(vectors, -(-columns // lanes)))
-    depth = 384 * 4 // max(4, dtype.bytes)
-    return Tiling(height, vectors * lanes, 4, max(1, 96 // height), max(1, 512 // (vectors * lanes)), depth)
+    if not few:
+        height = target.choice("dot rows", height)
+        vectors = target.choice("dot vectors", vectors)
+    depth = target.choice("dot depth", 384) * 4 // max(4, dtype.bytes)
+    row_tiles = target.choice("dot row tiles", max(1, 96 // height))
+    panels = target.choice("dot panels", max(1, 512 // (vectors * lanes)))
+    return Tiling(height, vectors * lanes, 4, row_tiles, panels, depth)
 
 
 def whole(tile: ir.Tile, shape: tuple[int, ...]) -> ir.Tile:

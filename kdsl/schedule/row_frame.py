@@ -35,7 +35,7 @@ class RowFrame:
         )  # the line's tile axis
         self.vector = target.lanes(self.widest())
         self.rows_of_tile = 1  # line elements of a tile where the vectors lie along the rows
-        self.width = self.vector * UNROLL
+        self.width = self.vector * target.choice("row vectors", UNROLL)
         length = self.size[plan.line[-1]] if plan.line else 0
         if isinstance(length, int) and self.width < length <= ONE_TILE * self.vector:
             self.width = length  # a short line is one tile: each fold ends once

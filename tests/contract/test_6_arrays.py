@@ -451,7 +451,6 @@ def test_traceback_full_keeps_kdsls_own_frames():
     assert int(python(program)) == 0
 
 
-@pytest.mark.waits_for("the CUDA target")
 def test_tune_tunes_one_call():
     """`KDSL_TUNE=1` (tune what has not been tuned; `kd.tune(f, *args)` does it for one call)"""
     f = kd.kernel(lambda x: x @ x)
