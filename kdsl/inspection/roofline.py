@@ -1,8 +1,8 @@
 """What a kernel could cost at best on a machine: the time of its bytes against the time of its operations.
 
 In:  bytes and operations of a kernel, a Target.  Out: one line in words.
-The machine's speeds are estimates of one core: what its caches are fed from memory, and two fused multiply-adds on full vectors
-in each cycle of 3 GHz. Read next: inspection/explain.py.
+A CPU's speeds are estimates of one core: what its caches are fed from memory, and two fused multiply-adds on full vectors in
+each cycle of 3 GHz. A GPU's are those of the whole, without its tensor cores (target.py). Read next: inspection/explain.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ BYTES_PER_SECOND = 12e9
 CYCLES_PER_SECOND = 3e9
 
 
+def bytes_per_second(target: Target) -> float:
+    """From main memory: of one core, or of a GPU."""
+    return BYTES_PER_SECOND if target.kind == "cpu" else 1e6 * target.bytes_per_us * target.units
+
+
 def operations_per_second(target: Target) -> float:
-    """Elementary f32 operations of one core in full vectors."""
+    """Elementary f32 operations of one core in full vectors, or of a GPU, a fused multiply-add being two."""
+    if target.kind != "cpu":
+        return 2e6 * target.operations_per_us * target.units
     return CYCLES_PER_SECOND * target.lanes(4) * 2 * 2
 
 
@@ -23,9 +30,10 @@ def verdict(bytes_: Extent, operations: Extent, target: Target) -> str:
     """Memory-bound or compute-bound, with both times."""
     if isinstance(bytes_, Size) or isinstance(operations, Size):
         return "memory or arithmetic: that depends on the named sizes"
-    memory, compute = bytes_ / BYTES_PER_SECOND, operations / operations_per_second(target)
+    memory, compute = bytes_ / bytes_per_second(target), operations / operations_per_second(target)
     bound = "memory" if memory >= compute else "arithmetic"
-    return f"bound by {bound}: one core moves the bytes in {show_time(memory)} and computes in {show_time(compute)} at best"
+    who = "one core" if target.kind == "cpu" else f"a GPU ({target.level})"
+    return f"bound by {bound}: {who} moves the bytes in {show_time(memory)} and computes in {show_time(compute)} at best"
 
 
 def show_time(seconds: float) -> str:
