@@ -14,6 +14,7 @@ from kdsl.target import Target
 
 HEAVY = 6  # recomputing a value this dear (in vector additions) costs more than a store and a load near the core
 NEAR_BYTES = 256 * 1024  # of row memory that stay near the core
+CACHE_BYTES = 16 * 1024 * 1024  # that all blocks of a GPU may walk over again and again, in the cache that they share
 DOT_RATE = 0.1  # a multiplication or addition of a contraction takes this much of an elementary operation's time
 TYPICAL = 64  # what a named size is taken to be where only an estimate is wanted
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, SOURCES, Op
 from kdsl.ir.tensor import Equation, Function, Shape, Value
-from kdsl.transforms.cost import HEAVY, cost_of
+from kdsl.transforms.cost import HEAVY, NEAR_BYTES, cost_of
 from kdsl.transforms.virtual import virtual_equations
 
 _SOURCES = SOURCES - {Op.RANDOM_BITS}
@@ -32,14 +32,19 @@ class FreeValues:
     """What is free in one function, and who reads what through it."""
 
     def __init__(
-        self, function: Function, results: tuple[Value, ...], strides: Mapping[Value, Shape], stored: Iterable[Equation] = ()
+        self,
+        function: Function,
+        results: tuple[Value, ...],
+        strides: Mapping[Value, Shape],
+        stored: Iterable[Equation] = (),
+        near_bytes: int = NEAR_BYTES,
     ) -> None:
         self.function, self.strides = function, strides
         self.made = {e.result: e for e in function.equations}
         self.kept_results = set(results)
         self.free: dict[Equation, bool] = {}
         self.masks: set[Equation] = set()
-        self.virtual = virtual_equations(function, results, set(stored))
+        self.virtual = virtual_equations(function, results, set(stored), near_bytes)
         for e in function.equations:
             self.free[e] = self._is_free(e)
         self._index()

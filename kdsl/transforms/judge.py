@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kdsl.ir.frame import Illegal, Plan
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.target import Target
+from kdsl.transforms.cost import CACHE_BYTES, NEAR_BYTES
 from kdsl.transforms.free import FreeValues
 from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.plan import plan
@@ -44,7 +45,8 @@ class Judge:
     ) -> None:
         self.function, self.results, self.target, self.strides = function, results, target, strides
         self.order = {e: i for i, e in enumerate(function.equations)}
-        self.free = FreeValues(function, results, strides, stored)
+        near = NEAR_BYTES if target.kind == "cpu" else CACHE_BYTES
+        self.free = FreeValues(function, results, strides, stored, near)
         self.memo: dict[frozenset[Equation], tuple[Plan | str, HardLetters | None]] = {}
         self.attempts = 0  # plans that were asked for
 

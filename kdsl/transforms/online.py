@@ -41,7 +41,11 @@ def online_frame(facts: Facts, frame: DotFrame) -> DotFrame:
             width += 1 << max(4, (n - 1).bit_length())
     if width > WIDEST:
         raise Illegal(f"{width} columns behind a strip would wait in registers ({WIDEST})")
-    return replace(frame, walks=_Walks(facts, frame).walks())
+    walks = _Walks(facts, frame).walks()
+    consumers = any(p.column != frame.line for p in frame.products)
+    if not consumers and any(v in facts.after for w in walks for v in w.stores):
+        raise Illegal("a product that is stored and folded: larger tiles make it sooner than a walk along its columns")
+    return replace(frame, walks=walks)
 
 
 def online_line(

@@ -24,7 +24,9 @@ from kdsl.transforms.cost import NEAR_BYTES
 LONG = 1024
 
 
-def virtual_equations(function: Function, results: Iterable[Value], stored: set[Equation]) -> set[Equation]:
+def virtual_equations(
+    function: Function, results: Iterable[Value], stored: set[Equation], near_bytes: int = NEAR_BYTES
+) -> set[Equation]:
     """The equations that every reader repeats; never those that a reader could not (`stored`)."""
     kept = set(results)
     made = {e.result: e for e in function.equations}
@@ -34,7 +36,7 @@ def virtual_equations(function: Function, results: Iterable[Value], stored: set[
         if e.result in kept or e in stored:
             continue
         if e.op is Op.DOT:
-            if _qualifies(e, folded) and not any(made.get(v) in out for v in e.values):
+            if _qualifies(e, folded, near_bytes) and not any(made.get(v) in out for v in e.values):
                 out.add(e)
         elif e.op in ELEMENTWISE and any(_behind(v, made, out) for v in e.values):
             out.add(e)
@@ -80,7 +82,7 @@ def _folded(function: Function, made: dict[Value, Equation]) -> set[Value]:
     return out
 
 
-def _qualifies(e: Equation, folded: set[Value]) -> bool:
+def _qualifies(e: Equation, folded: set[Value], near_bytes: int) -> bool:
     left, right, out = (e.attributes[x] for x in ("left", "right", "out"))
     batch = {c for c in out if c in left and c in right}
     largest = 0
@@ -89,7 +91,7 @@ def _qualifies(e: Equation, folded: set[Value]) -> bool:
         for c, n in zip(letters, v.shape, strict=True):
             if c not in batch:
                 each = each * n
-        if _long(each) > NEAR_BYTES:
+        if _long(each) > near_bytes:
             return False
         largest = max(largest, _long(v.type.count))
     if all(c in left and c in right for c in out):

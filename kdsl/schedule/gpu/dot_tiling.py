@@ -17,7 +17,6 @@ from kdsl.ir.sizes import Extent, names_in, substitute
 from kdsl.target import Target
 
 LONG = 1024  # what a named size is taken to be
-PROCESSORS = 132  # that blocks should keep busy
 THIN = 4  # so few rows or columns fill no tile
 MOST_PARTS = 16
 
@@ -37,7 +36,7 @@ class Tiling:
 def choose_tiling(
     target: Target, tensor_cores: bool, bytes_: int, rows: int, columns: int, k: int, blocks: int
 ) -> Tiling:
-    """The largest tile with which the product still has a block for each multiprocessor. `blocks`: of the outer letters."""
+    """The largest tile with which the product still has a block for most multiprocessors. `blocks`: of the outer letters."""
     if tensor_cores:
         sizes = [(128, 256), (128, 128), (64, 128), (64, 64), (32, 64), (32, 32), (16, 32)]
         per_warp, least, step, depth = (64, 64), (16, 16), 32, 4
@@ -45,12 +44,12 @@ def choose_tiling(
         sizes = [(128, 128), (64, 128), (64, 64), (32, 64), (16, 32)] if bytes_ <= 4 else [(64, 64), (32, 64), (16, 32)]
         per_warp, least, step, depth = (32, 64) if bytes_ <= 4 else (32, 32), (4, 32), 16, 3
     fitting = [(m, n) for m, n in sizes if (m < 2 * rows and n < 2 * columns) or (m, n) == sizes[-1]]
-    best = next((s for s in fitting if blocks * _tiles(rows, s[0]) * _tiles(columns, s[1]) >= PROCESSORS), None)
+    best = next((s for s in fitting if 4 * blocks * _tiles(rows, s[0]) * _tiles(columns, s[1]) >= 3 * target.units), None)
     parts = 1
     if best is None:
         best = next((s for s in fitting if s[0] <= 64 and s[1] <= 64), fitting[-1])
         have = blocks * _tiles(rows, best[0]) * _tiles(columns, best[1])
-        parts = max(1, min(MOST_PARTS, PROCESSORS // have, k // (8 * step)))
+        parts = max(1, min(MOST_PARTS, target.units // have, k // (8 * step)))
     m, n = best
     while step > 16 and k <= step // 2:
         step //= 2

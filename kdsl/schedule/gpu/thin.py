@@ -22,7 +22,7 @@ from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
-from kdsl.schedule.gpu.dot_tiling import PROCESSORS, guess
+from kdsl.schedule.gpu.dot_tiling import guess
 from kdsl.schedule.gpu.epilogue import finished
 from kdsl.schedule.gpu.staging import loads_in, operand_tile
 from kdsl.schedule.kernels import kernel
@@ -33,14 +33,15 @@ WARPS = 4
 
 def thin_kernel(plan: DotPlan, memory: Callable[[Value], Memory], target: Target) -> ir.Kernel:
     """The kernel of a product with few rows or few columns."""
-    return _Thin(plan, memory).kernel()
+    return _Thin(plan, memory, target).kernel()
 
 
 class _Thin:
     """`long` is the letter whose positions a tile holds beside k: the longer side, or an outer letter where there is none."""
 
-    def __init__(self, plan: DotPlan, memory: Callable[[Value], Memory]) -> None:
+    def __init__(self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target) -> None:
         self.plan, self.memory, self.values = plan, memory, Values(plan, memory)
+        self.units = target.units
         frame: DotFrame = plan.frame
         self.product: Product = frame.products[0]
         self.size = plan.letters.size
@@ -78,11 +79,11 @@ class _Thin:
         if self.along_k:
             columns = max(32, min(wide, _power(k)))
             rows = min(_power(n), max(1, 4 * wide // columns))
-            while rows > 1 and blocks * -(-n // rows) < PROCESSORS:
+            while rows > 1 and blocks * -(-n // rows) < self.units:
                 rows //= 2
             return (rows, columns), 1
         columns = max(8, min(128, _power(n)))
-        while columns > 16 and blocks * -(-n // columns) < PROCESSORS:
+        while columns > 16 and blocks * -(-n // columns) < self.units:
             columns //= 2
         return (max(4, min(4 * wide // columns, _power(k))), columns), 0
 

@@ -5,6 +5,7 @@ import pytest
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
+from kdsl.ir.frame import Illegal
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder
 from kdsl.schedule.gpu.chain_tiling import ChainTiling
@@ -86,9 +87,10 @@ def test_a_sum_that_cannot_be_corrected_waits_for_another_walk():
     s = b.dot("mk", "kn", "mn", x, w)
     mean = b.emit(Op.MUL, b.reduce(Op.SUM, s, (1,)), 1 / 40)
     d = b.emit(Op.SUB, s, b.emit(Op.BROADCAST, mean, shape=s.shape, axes=(0,)))
-    spread = b.reduce(Op.SUM, b.emit(Op.MUL, d, d), (1,))
-    y = b.emit(Op.MUL, d, b.emit(Op.BROADCAST, spread, shape=s.shape, axes=(0,)))
-    agrees(b, [x, w], [y], SMALL)
+    p = agrees(b, [x, w], [b.reduce(Op.SUM, b.emit(Op.MUL, d, d), (1,))], SMALL)
+    assert sum(isinstance(s, ir.Stream) for s in ir.walk(p.kernels[0].body)) == 4
+    with pytest.raises(Illegal, match="stored and folded"):
+        program(b, [x, w], [d])
 
 
 def test_weights_may_be_results():
