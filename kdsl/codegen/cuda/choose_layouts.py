@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+from kdsl.codegen.cuda.addresses import factor, run_length
 from kdsl.codegen.cuda.layout import Layout, accumulator, blocked, operand_a, patches
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES, HALVES
@@ -50,7 +51,7 @@ class Layouts:
         self.left = {t.a.name: half for t, half in cores.items() if isinstance(t.a, ir.Name)}  # Lets that are their left operands
         main = max(shapes or {()}, key=lambda s: (math.prod(s), len(s), s))
         vector = 16 // max(2, min((BYTES[b.dtype.name] for b in kernel.buffers if b.shape), default=4))
-        self.vector = max(1, min(vector, math.prod(main) // self.threads))
+        self.vector = max(1, min(vector, math.prod(main) // self.threads, widest(kernel)))
         self.along = self._threads_along(main)
         self.texts: dict[Layout, str] = {}
         self.definitions: dict[tuple[str, ir.TileShape, Layout], tuple[str, str]] = {}
@@ -115,6 +116,23 @@ class Layouts:
             name = self.names.of(f"tile {len(self.definitions)}", "_".join([word, "x".join(map(str, shape))]).rstrip("_"))
             self.definitions[key] = name, f'Tile("{dtype}", {tuple(shape)}, {self.texts[layout]})'
         return self.definitions[key][0]
+
+
+def widest(kernel: ir.Kernel) -> int:
+    """The most elements that one access of the kernel may take: no thread holds more side by side, or the threads of a warp,
+    each with accesses of its own, would meet every piece of memory several times."""
+    steps: dict[str, int] = {}
+    for s in ir.walk(kernel.body):
+        if isinstance(s, (ir.Parallel, ir.Stream)):
+            steps[s.index] = math.gcd(s.tile, factor(s.lo, steps)) or 1
+    views = [(t.view, tuple(t.shape)) for t in all_tiles(kernel) if isinstance(t, ir.Load)]
+    views += [(s.view, tuple(s.tile.shape)) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)]
+    runs = [
+        run_length(v.memory, v.memory.strides, v, shape, steps)[0]
+        for v, shape in views
+        if not isinstance(v.memory, ir.Near)
+    ]
+    return max(runs, default=16)
 
 
 def on_tensor_cores(t: ir.Dot, lets: dict[str, ir.Tile]) -> str | None:

@@ -1,4 +1,4 @@
-"""The table of elementwise ops is total for GPUs: each op is an operator or a macro, each of its dtypes a function that NVVM reads."""
+"""The table of elementwise ops is total for GPUs: each is an operator or a macro, and for each dtype a function for NVVM."""
 
 import re
 
@@ -46,7 +46,8 @@ def test_every_function_is_text_that_nvvm_reads(d):
         assert not re.search(r"\bfneg\b|poison|splat|memory\(none\)|i256|\bptr\b", whole), op
         assert set(re.findall(r"@llvm\.(\w+)", whole)) <= {"fma", "sqrt"}, op
         assert not re.search(r"= (fadd|fmul) (float|double)", whole), op
-        assert not re.search(r"@(\w[\w.]*)\(", whole) or set(re.findall(r"call [^@\"]*@([\w.]+)\(", whole)) <= {n for n, _ in texts}, op
+        called = set(re.findall(r"call [^@\"]*@([\w.]+)\(", whole))
+        assert called <= {name for name, _ in texts}, op
 
 
 def test_casts_between_all_dtypes():
