@@ -94,7 +94,7 @@ def _may(i: Instruction, space: str) -> bool:
 
 
 def _smallest(i: Instruction) -> int:
-    if i.op[0] == "cp":
-        return 4
+    if i.op[0] in ("cp", "ldmatrix", "stmatrix"):
+        return 4  # or 16
     kinds = [p for p in i.op if p[:1] in "busf" and p[1:2].isdigit()]
     return type_bytes(kinds[-1]) if kinds else 4

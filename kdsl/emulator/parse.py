@@ -8,8 +8,10 @@ Read next: flatten.py, which puts called functions in place.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from kdsl.errors import EmulatorError
 
@@ -76,6 +78,7 @@ _VARIABLE = re.compile(
 )
 
 
+@lru_cache
 def type_bytes(name: str) -> int:
     """How many bytes a PTX type takes."""
     if name == "pred":
@@ -215,8 +218,6 @@ def _initial(value: str, each: int, kind: str, size: int) -> bytes | None:
 
 def literal(text: str, kind: str) -> int:
     """The bits of a constant: 12, -3, 0x1F, 0f3F800000, 0d3FF0000000000000, 1.5."""
-    import struct
-
     if re.match(r"0[fFdD][0-9a-fA-F]+$", text):
         bits = int(text[2:], 16)
         if text[1] in "dD" and kind == "f32":
