@@ -82,7 +82,14 @@ def saturated(function: Any) -> Any:
     return run
 
 
-INTEGER = {"add": operator.add, "sub": operator.sub, "min": np.minimum, "max": np.maximum, "div": divide, "rem": remainder}
+INTEGER: dict[str, Any] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "min": np.minimum,
+    "max": np.maximum,
+    "div": divide,
+    "rem": remainder,
+}
 
 
 def integer(ins: Instruction, kernel: Kernel) -> Run:

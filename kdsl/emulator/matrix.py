@@ -98,9 +98,8 @@ def _mma(ins: Instruction, kernel: Kernel) -> Built:
     size, e, number = ELEMENTS[kind_a]
     d, a, b, c = (names.vector(o) for o in ins.operands)
     word = "b64" if size == 8 else "b32"
-    dtype = np.uint64 if size == 8 else np.uint32
     read_a, read_b = ([names.read(x, "f64" if size == 8 else word) for x in part] for part in (a, b))
-    dtype = np.float64 if size == 8 else dtype
+    dtype = np.float64 if size == 8 else np.uint32
     at_a, at_b = places_a(m, len(a), e), places_b(len(b), e)
     packed = kind_c == "f16"  # accumulators in pairs
     reads_c = [names.read(x, "b32" if packed else kind_c) for x in c]

@@ -27,15 +27,16 @@ class Bytes:
     """Bytes and their states, seen as elements of any width."""
 
     def __init__(self, size: int) -> None:
+        self.data = self.state = np.zeros(0, np.uint8)
         self.grow(size)
 
     def grow(self, size: int) -> None:
         """At least `size` bytes; what is there stays."""
         size = -(-max(size, 16) // 16) * 16
         data, state = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-        if hasattr(self, "data"):
-            data[: len(self.data)], state[: len(self.state)] = self.data, self.state
-        self.data, self.state, self.views = data, state, {}
+        data[: len(self.data)], state[: len(self.state)] = self.data, self.state
+        self.data, self.state = data, state
+        self.views: dict[tuple[str, int, int], Any] = {}
 
     def view(self, which: str, each: int, count: int) -> Any:
         """Data or state as rows of `count` elements of `each` bytes; one column only is a plain array."""

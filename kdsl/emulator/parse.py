@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 from kdsl.errors import EmulatorError
 
@@ -314,9 +315,10 @@ def _rename(function: Function, scope: _Scope, number: int) -> None:
             predicate=None if old.predicate is None else new(old.predicate),
         )
     for name in scope.names:
-        for table in (function.labels, function.registers, function.tables):
+        tables: tuple[dict[str, Any], ...] = (function.labels, function.registers, function.tables)
+        for table in tables:
             if name in table:
-                table[new(name)] = table.pop(name)  # type: ignore[attr-defined]
+                table[new(name)] = table.pop(name)
     function.tables = {k: [new(x) for x in v] for k, v in function.tables.items()}
     for prefix in scope.prefixes:
         function.registers[f"{prefix}@{number}@<"] = function.registers.pop(f"{prefix}<")

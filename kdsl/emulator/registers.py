@@ -45,7 +45,7 @@ TYPES: dict[str, Any] = {
     "s64": np.int64,
     "f64": np.float64,
 }
-UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 SHARED_WINDOW = 1 << 56  # generic addresses of shared, local and parameter memory begin here
 LOCAL_WINDOW = 1 << 57
 PARAMETER_WINDOW = 1 << 58

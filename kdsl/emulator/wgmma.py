@@ -155,7 +155,7 @@ def _product(ins: Instruction, kernel: Kernel) -> Any:
         left_registers = None
         if in_registers:
             left_registers = elements(gathered(w, read_a, np.uint32), kind_a).reshape(-1, 4, 32, 4 * e)
-        descriptors_a = describe_a(w) if describe_a is not None else None
+        descriptors_a = None if describe_a is None else np.broadcast_to(describe_a(w), (w.n,))
         descriptors_b = np.broadcast_to(describe_b(w), (w.n,))
         after = np.empty_like(before)
         for i, first in enumerate(lanes[::128]):
@@ -166,7 +166,8 @@ def _product(ins: Instruction, kernel: Kernel) -> Any:
                 left[:, at_a[0], at_a[1]] = left_registers[i]
                 left = left.reshape(64, k)
             else:
-                left = operand(w, np.broadcast_to(descriptors_a, (w.n,))[mine], int(first), 64, kind_a, turned_a)
+                assert descriptors_a is not None
+                left = operand(w, descriptors_a[mine], int(first), 64, kind_a, turned_a)
             product = (signs[0] * left) @ (signs[1] * right).T
             after[i] = before[i] + product.reshape(4, 16, n)[:, row, column]
         w.products = [p for p in w.products if p not in pending] + _without(pending, lanes)
