@@ -4,7 +4,7 @@ In:  a RowPlan, the target.  Out: RowTile.
 Short lines stand in one tile with several rows, longer ones in a tile of their own as long as registers hold what is live of
 them, so that every pass finds its values there; the longest and those of a named length are walked over.
 A thread has THREAD_BYTES of the widest array: two accesses of 16 bytes in flight for each array.
-Read before: ir/frame.py. Read next: rows.py.
+Read before: ir/frame.py. Read next: row_kind.py.
 """
 
 from __future__ import annotations

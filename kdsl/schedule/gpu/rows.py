@@ -6,24 +6,21 @@
 Lanes carry what they folded themselves; a tile is folded across lanes once, at the end. Folds over rows leave parts,
 which a finisher, a plan of its own, adds in order. A value that a later pass needs is still there where the line is one
 tile, else it is computed again from memory.
-Read before: nest.py, row_tiles.py, ir/frame.py. Read next: program.py.
+Read before: nest.py, row_tiles.py, row_kind.py. Read next: program.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, RowPlan, flat
-from kdsl.ir.ops import REDUCTIONS
 from kdsl.ir.sizes import Extent, ceildiv, minimum
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.folds import PLACES, LineFold
-from kdsl.schedule.gpu.nest import Nest, State, Walk
-from kdsl.schedule.gpu.row_tiles import Kind, RowTile, row_tile
+from kdsl.schedule.gpu.nest import State, Walk
+from kdsl.schedule.gpu.row_kind import RowFold, RowKind, finite, grown
 from kdsl.schedule.positions import Memory, constant, spread_to
 from kdsl.target import Target
 
@@ -33,68 +30,8 @@ def schedule_rows(plan: RowPlan, memory: Callable[[Value], Memory], target: Targ
     return [_Rows(plan, memory, target).kernel()]
 
 
-@dataclass(eq=False)
-class _Fold:
-    """A fold of this kernel, what it walks over, and the shape of the tiles that it carries."""
-
-    fold: LineFold
-    over: tuple[Letter, ...]
-    shape: ir.TileShape
-
-    @property
-    def equation(self) -> Equation:
-        return self.fold.equation
-
-
-class _Rows:
+class _Rows(RowKind):
     """The nest of one plan."""
-
-    def __init__(self, plan: RowPlan, memory: Callable[[Value], Memory], target: Target) -> None:
-        self.p, self.memory, self.size = plan, memory, plan.letters.size
-        self.line_folds = [e for e in plan.equations if self.drops(e) and set(plan.line) <= self.drops(e)]
-        self.kept = [x for x in plan.rows if x not in plan.reduced]
-        columns = sum(map(self.is_column, plan.partial))
-        self.tiling: RowTile = row_tile(plan, Kind(self.is_map(), self.splits_line(), columns), target)
-        self.t = Nest(plan, memory, self.tiling.axes, self.tiling.shape)
-        self.line_axis = self.tiling.axes[plan.line[-1]] if plan.line else 1
-        self.online = plan.online if self.walks_online() else None
-        self.when = self.online.when if self.online else plan.when
-        self.part: Extent | None = None
-        self.range_of: dict[Letter, tuple[Extent, Extent]] = {}
-
-    # --- what kind of plan it is ----------------------------------------------------------------------------------------
-    def drops(self, e: Equation) -> set[Letter]:
-        if e.op not in REDUCTIONS:
-            return set()
-        axes = self.p.letters.of(e, 0)
-        return {x for a in e.attributes["axes"] for x in axes[a]}
-
-    def on_line(self, v: Value) -> bool:
-        return any(x in self.p.line for x in flat(self.p.letters.values[v]))
-
-    def is_map(self) -> bool:
-        """Is every tile of the line independent of the others?"""
-        return not self.line_folds and not self.p.partial and all(map(self.on_line, self.p.outputs))
-
-    def splits_line(self) -> bool:
-        """Folds over rows alone, all of whose results and outputs have the line: blocks split the line too."""
-        p = self.p
-        if not p.partial or self.line_folds or not p.line:
-            return False
-        return all(self.on_line(v) for v in p.outputs) and all(self.is_column(e) for e in p.partial)
-
-    def is_column(self, e: Equation) -> bool:
-        """Is this a fold over rows whose result has the line?"""
-        return e not in self.line_folds and bool(set(flat(self.p.letters.of(e, 0))) & set(self.p.line))
-
-    def walks_online(self) -> bool:
-        """Is the line walked over, and less often where sums are corrected?"""
-        n, step = self.size[self.p.line[-1]] if self.p.line else 1, self.t.shape[self.line_axis]
-        return self.p.online is not None and not self.tiling.resident and not (isinstance(n, int) and n <= step)
-
-    def pass_of(self, e: Equation) -> int:
-        """The pass in which a fold along the line is folded."""
-        return self.online.folds[e] if self.online else self.p.when.get(e.values[0], 0)
 
     # --- the nest --------------------------------------------------------------------------------------------------------
     def kernel(self) -> ir.Kernel:
@@ -146,12 +83,12 @@ class _Rows:
         """Every tile of rows adds to what is carried; columns of a line of several tiles are added up in memory."""
         p, t = self.p, self.t
         in_memory = not (self.splits_line() or self.tiling.resident)
-        carried: list[_Fold] = []
-        columns: list[_Fold] = []
+        carried: list[RowFold] = []
+        columns: list[RowFold] = []
         for e in p.partial:
             on_line = e in self.line_folds or self.is_column(e)
             shape = (t.shape[0], t.shape[1] if on_line else 1)
-            fold = _Fold(LineFold(e), (*p.reduced, *(p.line if e in self.line_folds else ())), shape)
+            fold = RowFold(LineFold(e), (*p.reduced, *(p.line if e in self.line_folds else ())), shape)
             (columns if in_memory and self.is_column(e) else carried).append(fold)
         if columns:
             self.line_of(columns, lambda f: constant(f.fold.start, f.fold.dtype, (1, t.shape[1])))
@@ -165,7 +102,7 @@ class _Rows:
             self.store_part(f.equation, total[-1])
         return []
 
-    def line_of(self, columns: list[_Fold], tile: Callable[[_Fold], ir.Tile]) -> None:
+    def line_of(self, columns: list[RowFold], tile: Callable[[RowFold], ir.Tile]) -> None:
         """Write tiles of columns all along the line."""
 
         def inside(_: State) -> State:
@@ -188,7 +125,7 @@ class _Rows:
     def fold_whole_line(self) -> None:
         """Lines of few rows, in pieces: each block leaves a part."""
         p, t = self.p, self.t
-        folds = [_Fold(LineFold(e), p.line, t.shape) for e in self.line_folds]
+        folds = [RowFold(LineFold(e), p.line, t.shape) for e in self.line_folds]
         writes = [v for v in p.outputs if self.on_line(v)]
         ends = self.pass_over(folds, writes, [], [None] * len(folds))
         for f, tiles in zip(folds, ends, strict=True):
@@ -205,14 +142,15 @@ class _Rows:
         self.t.emit(ir.If(first, (store,)))
 
     # --- the passes over one tile of rows --------------------------------------------------------------------------------------
-    def passes(self, carried: list[_Fold], columns: list[_Fold], held: State | None = None) -> State:
+    def passes(self, carried: list[RowFold], columns: list[RowFold], held: State | None = None) -> State:
         """All passes; what the folds over rows hold afterwards."""
         p, t = self.p, self.t
         held = list(held or [])
         passes = self.online.walks if self.online else p.passes
         last = passes - 1
         for k in range(passes):
-            folds = [_Fold(LineFold(e), p.line, t.shape) for e in self.line_folds if e not in p.partial and self.pass_of(e) == k]
+            now = [e for e in self.line_folds if e not in p.partial and self.pass_of(e) == k]
+            folds = [RowFold(LineFold(e), p.line, t.shape) for e in now]
             mine = [
                 i for i, f in enumerate(carried)
                 if (f.equation in self.line_folds and k == self.pass_of(f.equation))
@@ -234,7 +172,7 @@ class _Rows:
                 t.emit(t.store(v, t.value(v)))
         return held
 
-    def finish(self, folds: list[_Fold], ends: State) -> None:
+    def finish(self, folds: list[RowFold], ends: State) -> None:
         """Fold what lanes carried; what was summed under the lane's own maximum is brought to that of the row."""
         lanes: dict[Equation, ir.Tile] = {}
         for f, tiles in zip(folds, ends, strict=False):
@@ -254,14 +192,14 @@ class _Rows:
     def corrections(self, e: Equation) -> tuple[tuple[Equation, float], ...]:
         return self.online.corrected.get(e, ()) if self.online else ()
 
-    def ready(self, f: _Fold, tiles: list[ir.Tile]) -> None:
+    def ready(self, f: RowFold, tiles: list[ir.Tile]) -> None:
         """The result of a fold has a name from here on."""
         t, e = self.t, f.equation
         name = t.let(f.fold.result(tiles), e.result.name or f.fold.op.value, location=e.location)
         depth = t.depth
         t.ready[e.result] = lambda: (name, depth)
 
-    def pass_over(self, folds: list[_Fold], writes: list[Value], columns: list[_Fold], start: State) -> State:
+    def pass_over(self, folds: list[RowFold], writes: list[Value], columns: list[RowFold], start: State) -> State:
         """One walk over the line."""
         if not (folds or writes or columns):
             return start
@@ -270,7 +208,7 @@ class _Rows:
             lambda held: self.tile(folds, writes, columns, held),
         )  # fmt: skip
 
-    def tile(self, folds: list[_Fold], writes: list[Value], columns: list[_Fold], held: State) -> State:
+    def tile(self, folds: list[RowFold], writes: list[Value], columns: list[RowFold], held: State) -> State:
         """The work on one tile."""
         t = self.t
         out = self.steps(folds, held)
@@ -284,7 +222,7 @@ class _Rows:
             t.emit(s)
         return out
 
-    def steps(self, folds: list[_Fold], held: State) -> State:
+    def steps(self, folds: list[RowFold], held: State) -> State:
         """One tile joins what the folds carry. A sum that waits for a maximum of this walk is scaled as the maximum grows."""
         t, tops = self.t, {top for f in folds for top, _ in self.corrections(f.equation)}
         before: dict[Equation, ir.Tile] = {}
@@ -305,7 +243,7 @@ class _Rows:
             out.append(new)
         return out
 
-    def step(self, f: _Fold, old: list[ir.Tile] | None, over: tuple[Letter, ...] | list[Letter]) -> list[ir.Tile]:
+    def step(self, f: RowFold, old: list[ir.Tile] | None, over: tuple[Letter, ...] | list[Letter]) -> list[ir.Tile]:
         """One tile joins what a fold carries."""
         t = self.t
         value = t.masked(t.first_operand(f.equation), over, f.fold)
@@ -318,17 +256,3 @@ class _Rows:
         for x in self.p.line:
             index = index * self.size[x] + self.t.pos[x]
         return index
-
-
-def finite(top: ir.Tile) -> ir.Tile:
-    """A maximum that may be subtracted: 0 where it is -inf."""
-    low = ir.Map("eq", (top, ir.Constant(-math.inf, top.dtype)), dt.bool_)
-    return ir.Map("where", (low, ir.Constant(0.0, top.dtype), top), top.dtype)
-
-
-def grown(old: ir.Tile, new: ir.Tile, k: float) -> ir.Tile:
-    """exp(k (new - old)), k < 0: what becomes of a sum as its maximum grows from old to new."""
-    less: ir.Tile = ir.Map("sub", (old, new), old.dtype)
-    if k != -1:
-        less = ir.Map("mul", (less, ir.Constant(-k, old.dtype)), old.dtype)
-    return ir.Map("exp", (less,), old.dtype)
