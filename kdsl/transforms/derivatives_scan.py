@@ -6,7 +6,8 @@
 In:  the equations of one scan, the cotangents of its results.  Out: cotangents of its operands, through a Simplifier.
 The carries before each step are made again from checkpoints (ir/scans.py), unless the step's vjp does not read them.
 What the vjp gives for a closure is added up in a carry, before sums over axes of it are taken; a contraction (h @ w gives
-h.T @ g) is not added up step by step: its two factors are stacked and contracted once, over the steps too.
+h.T @ g) is not added up step by step: its two factors are stacked and contracted once, over the steps too; rows that a
+step took from a table (w[i]) are scattered once.
 The derivative of this derivative: the states are a scan of their own then, all of them kept.
 Read before: differentiate.py, ir/scans.py. Read next: residuals.py.
 """
@@ -85,7 +86,8 @@ def unfolded(s: Scan, wanted: Sequence[int]) -> Function:
 # --- the scan backwards -----------------------------------------------------------------------------------------------------
 @dataclass(eq=False)
 class _Total:
-    """A part of a closure's gradient: what is added up over the steps (or two factors to contract), and what is done then."""
+    """A part of a closure's gradient: what is added up over the steps (or two factors to contract, or rows to scatter), and
+    what is done then."""
 
     after: tuple[Equation, ...]  # outermost last: each takes the one before
     term: Value | None = None
@@ -136,7 +138,7 @@ class _Pulled:
         axes = [s.axes[i] for i in wanted_xs]
         for total in (t for each in totals.values() for t in each if t.factors is not None):
             assert total.factors is not None
-            for v in total.factors.values:
+            for v in total.factors.values[-2:]:
                 if v not in self.xs and v not in self.stacked:
                     self.stacked[v] = len(results)
                     results.append(v)
@@ -208,7 +210,7 @@ class _Pulled:
             if e is not None and e.op is Op.ADD and len(e.values) == 2:
                 for x in e.values:
                     split(x, after)
-            elif e is not None and e.op is Op.DOT and _is_product(e):
+            elif e is not None and _is_done_once(inner, e):
                 out.append(_Total(after, factors=e))
             elif (
                 e is not None
@@ -229,6 +231,12 @@ class _Pulled:
         for part in parts:
             if part.factors is None:
                 x = out(part.number)
+            elif part.factors.op is Op.SCATTER_ADD:
+                index, updates = (self.all_steps(v, out) for v in part.factors.values[1:])
+                zeros, axis = part.factors.values[0], part.factors.attributes["axis"]
+                order = (*range(1, axis + 1), 0, *range(axis + 1, len(updates.shape)))
+                empty = b.as_value(b.full(0.0, zeros.shape, zeros.dtype))
+                x = b.value(Op.SCATTER_ADD, empty, index, b.as_value(b.permute(updates, order)), axis=axis)
             else:
                 a = part.factors.attributes
                 left, right = (self.all_steps(v, out) for v in part.factors.values)
@@ -252,6 +260,16 @@ def _is_product(e: Equation) -> bool:
     left, right = set(e.attributes["left"]), set(e.attributes["right"])
     out = set(e.attributes["out"])
     return bool(out & left - right) and bool(out & right - left)
+
+
+def _is_done_once(inner: Simplifier, e: Equation) -> bool:
+    """Is this a contraction or a scatter, to be done once for all steps?"""
+    return (e.op is Op.DOT and _is_product(e)) or (e.op is Op.SCATTER_ADD and _is_zero(inner, e.values[0]))
+
+
+def _is_zero(inner: Simplifier, v: Value) -> bool:
+    e = inner.define(v, Op.FULL)
+    return e is not None and e.attributes["value"] == 0
 
 
 def _reaches_product(inner: Simplifier, v: Value) -> bool:

@@ -18,6 +18,7 @@ from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.transforms.free import is_alias
 from kdsl.transforms.letters import letters_of
+from kdsl.transforms.scan_checks import Found, indices_of_scans
 
 INDEXED = {Op.TAKE: "axis", Op.TAKE_ALONG: "axis", Op.SCATTER_ADD: "axis", Op.SCATTER_ALONG: "axis"}
 
@@ -32,7 +33,7 @@ class Prepared:
 def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
     """Copies for results that need them, and the checks of indices."""
     made = {e.result: e for e in function.equations}
-    equations = list(function.equations)
+    equations, in_steps = indices_of_scans(function.equations)
 
     def emit(op: Op, *operands: Value, **attributes: object) -> Value:
         result = Value(result_type(op, operands, attributes), operands[0].name)
@@ -52,7 +53,7 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
             v = base = emit(Op.BARRIER, v)
         taken |= {v, base}
         results.append(v)
-    checks = _checks(equations, made, emit)
+    checks = _checks(equations, in_steps, made, emit)
     equations = [q for e in equations for q in _scatter_as_kernels_can(e)]
     equations = [q for e in equations for q in _reshape_as_kernels_can(e, strides)]
     live = _live(equations, [*results, *(v for c in checks for v in (c.largest, c.least))])
@@ -61,17 +62,15 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
     return Prepared(ready, ready.results, tuple(checks))
 
 
-def _checks(equations: list[Equation], made: Mapping[Value, Equation], emit) -> list[IndexCheck]:  # type: ignore[no-untyped-def]
+def _checks(equations: list[Equation], in_steps: list[Found], made: Mapping[Value, Equation], emit) -> list[IndexCheck]:  # type: ignore[no-untyped-def]
     checks: list[IndexCheck] = []
     seen: dict[tuple[Value, Extent], None] = {}
     ends: dict[Value, tuple[Value, Value]] = {}
-    for e in list(equations):
-        if e.op not in INDEXED:
-            continue
-        x, index = e.values[0], e.values[1]
+    read = [e for e in equations if e.op in INDEXED]
+    taken = [(e.values[1], e.values[0].shape[e.attributes["axis"]], e.location) for e in read]
+    for index, extent, location in (*taken, *in_steps):
         while index in made and made[index].op in (Op.BROADCAST, Op.RESHAPE, Op.PERMUTE):
             index = made[index].values[0]
-        extent = x.shape[e.attributes["axis"]]
         if (index, extent) in seen:
             continue
         seen[index, extent] = None
@@ -82,7 +81,7 @@ def _checks(equations: list[Equation], made: Mapping[Value, Equation], emit) -> 
             else:
                 same = emit(Op.BARRIER, index)
                 ends[index] = same, same
-        checks.append(IndexCheck(extent, *ends[index], e.location))
+        checks.append(IndexCheck(extent, *ends[index], location))
     return checks
 
 

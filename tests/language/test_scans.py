@@ -103,6 +103,26 @@ def test_what_a_scan_refuses():
         kd.kernel(lambda x: kd.scan(lambda c, v: ((c, c), None), 0.0, x))(x)
     with pytest.raises(kd.ArgumentError, match="needs an axis"):
         kd.kernel(lambda x: kd.cumulative_sum(x))(x)
+    with pytest.raises(kd.ArgumentError, match="a step cannot scan itself"):
+        kd.kernel(lambda x: kd.scan(lambda c, v: (c, kd.cumulative_sum(v, axis=0)), 0.0, x))(x)
+
+
+def test_indices_within_a_step_are_checked():
+    table = RNG.standard_normal((11, 4)).astype("f4")
+
+    @kd.kernel
+    def f(table, ids):
+        def step(place, i):
+            place = place + i
+            return place, kd.take(table, place, axis=0) + kd.take(table, i, axis=0)
+
+        return kd.scan(step, 0, ids)[1]
+
+    ids = np.array([3, 7, -11, 2])
+    assert_close(f(table, ids), table[np.array([3, 10, -1, 1])] + table[ids], operations=2, scale=4)
+    for wrong in (np.array([5, 6]), np.array([1, 11]), np.array([-12])):
+        with pytest.raises(IndexError):
+            f(table, wrong)
 
 
 def test_long_scans_lose_no_more_than_they_must():

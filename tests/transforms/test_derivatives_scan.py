@@ -149,3 +149,16 @@ def test_small_matrices():
         return kd.scan(step, p, xs)
 
     assert_slopes(f, normal(2, 3, 3), normal(3, 3), normal(3, 3), normal(6, 2))
+
+
+def test_rows_of_a_table():
+    ids = RNG.integers(0, 5, (7, 2))
+
+    def f(table, u, h):
+        def step(h, i):
+            h = kd.tanh(h * 0.5 + kd.take(table, i, axis=0) @ u)
+            return h, h
+
+        return kd.scan(step, h, ids)
+
+    assert_slopes(f, normal(5, 4), normal(4, 3), normal(2, 3))
