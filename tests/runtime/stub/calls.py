@@ -184,10 +184,11 @@ def test_what_another_stream_computes_is_waited_for_there():
 
 def test_an_address_that_is_not_aligned_is_copied():
     f = kd.kernel(double)
-    whole = device(np.ones(1001, "f4"))
+    n = 1 << 20  # so many that a thread reads 16 bytes at once
+    whole = device(np.ones(n + 1, "f4"))
     part = type("Part", (), {})()
     part.held = whole
-    interface = dict(whole.__cuda_array_interface__, shape=(1000,))
+    interface = dict(whole.__cuda_array_interface__, shape=(n,))
     interface["data"] = (interface["data"][0] + 4, False)
     part.__cuda_array_interface__ = interface
     y, launches = launched_by(lambda: f(part))
