@@ -45,7 +45,8 @@ class ChainOperands:
         self.product_of = {p.equation: p for p in self.frame.products}
         carried = sum(self.width(p.column) for p in self.consumers if p.column is not None)
         widest = max(p.equation.result.dtype.compute.bytes for p in self.frame.products)
-        self.t = tiling or choose_chain_tiling(carried, len(self.producers) + 1, widest)
+        summed = sum(self.whole_k(p) or STEP for p in self.producers if p.k)
+        self.t = tiling or choose_chain_tiling(carried, len(self.producers) + 1, summed, widest)
         self.steps = {f"o{i}": 1 for i in range(len(self.outer))} | {"i": self.t.rows, "j": self.t.line, "k": STEP}
         self.nears: list[ir.Near] = []
         self.rows_once: list[ir.Copy | ir.Put] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-REGISTERS = 184  # of a thread's 255 that tiles may take
+REGISTERS = 150  # of a thread's 255 that tiles may take; operands and addresses want the rest
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class ChainTiling:
     depth: int = 2  # tiles of what is walked over in near memory
 
 
-def choose_chain_tiling(carried: int, tiles: int, bytes_: int) -> ChainTiling:
-    """`carried` columns wait along the line, `tiles` tiles of it are computed at once."""
+def choose_chain_tiling(carried: int, tiles: int, k: int, bytes_: int) -> ChainTiling:
+    """`carried` columns wait along the line, `tiles` tiles of it are computed at once; addresses are kept for `k` summed at once."""
     each = max(1, bytes_ // 4)
     line = 64
-    while line > 16 and (carried + tiles * line) * each // 2 > REGISTERS:
+    while line > 16 and (carried + tiles * line) * each // 2 + k // 6 > REGISTERS:
         line //= 2
     return ChainTiling(64, line)
