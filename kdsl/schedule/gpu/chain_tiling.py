@@ -25,7 +25,7 @@ class ChainTiling:
 
 
 def choose_chain_tiling(carried: int, tiles: int, k: int, bytes_: int) -> ChainTiling:
-    """`carried` columns wait along the line, `tiles` tiles of it are computed at once; addresses are kept for `k` summed at once."""
+    """`carried` columns wait along the line, `tiles` tiles of it are computed at once, `k` summed at once."""
     each = max(1, bytes_ // 4)
     line = 64
     while line > 16 and (carried + tiles * line) * each // 2 + k // 6 > REGISTERS:
