@@ -9,7 +9,6 @@ Read before: ir/loops.py. Read next: kept.py, runtime/call.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kdsl.ir import loops as ir
@@ -99,13 +98,18 @@ class _Kernel:
 
     def elementwise(self, tile: ir.Tile) -> set[ir.Tile]:
         """The loads that this tile has element by element."""
-        if isinstance(tile, ir.Load):
-            return {tile}
-        if isinstance(tile, ir.Name) and tile.name in self.lets:
-            return self.elementwise(self.lets[tile.name])
-        if isinstance(tile, ir.Map):
-            return {x for t in tile.operands for x in self.elementwise(t)}
-        return set()
+        seen: set[ir.Tile] = set()
+        todo = [tile]
+        while todo:
+            t = todo.pop()
+            if t in seen:  # tiles share what they are computed from
+                continue
+            seen.add(t)
+            if isinstance(t, ir.Name) and t.name in self.lets:
+                todo.append(self.lets[t.name])
+            elif isinstance(t, ir.Map):
+                todo += t.operands
+        return {t for t in seen if isinstance(t, ir.Load)}
 
     def is_used_in_time(self, loads: set[ir.Tile], store: _Place) -> bool:
         """Whether nothing computes these loads again after the store."""
@@ -120,20 +124,26 @@ class _Kernel:
 
     def reached(self, tile: ir.Tile) -> set[ir.Tile]:
         """All loads that a tile is computed from, through Lets."""
-        out: set[ir.Tile] = set()
-        for x in _tiles(tile):
-            if isinstance(x, ir.Name) and x.name in self.lets:
-                out |= self.reached(self.lets[x.name])
-            elif isinstance(x, ir.Load):
-                out.add(x)
-        return out
+        seen: set[ir.Tile] = set()
+        todo = [tile]
+        while todo:
+            t = todo.pop()
+            if t not in seen:
+                seen.add(t)
+                todo += [self.lets[t.name]] if isinstance(t, ir.Name) and t.name in self.lets else ir.children(t)
+        return {t for t in seen if isinstance(t, ir.Load)}
 
 
-def _tiles(tile: ir.Tile) -> Iterator[ir.Tile]:
-    """A tile and what it is written with."""
-    yield tile
-    for t in ir.children(tile):
-        yield from _tiles(t)
+def _tiles(tile: ir.Tile) -> set[ir.Tile]:
+    """A tile and what it is written with, each once."""
+    seen: set[ir.Tile] = set()
+    todo = [tile]
+    while todo:
+        t = todo.pop()
+        if t not in seen:
+            seen.add(t)
+            todo += ir.children(t)
+    return seen
 
 
 def _buffer(memory: ir.Memory) -> ir.Buffer | None:

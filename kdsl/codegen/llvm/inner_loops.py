@@ -89,14 +89,24 @@ class InnerLoops(Folds):
     def same_place(self, tile: ir.Tile, view: ir.View, shape: ir.TileShape) -> bool:
         """Whether each element may be written at once: the tile reads this memory at that element or not at all."""
         memory = root(view.memory)
-        if isinstance(tile, ir.Load) and root(tile.view.memory) is memory:
-            return tile.view.memory is view.memory and tile.view.index == view.index and tile.shape == shape
-        if isinstance(tile, (ir.Map, ir.Convert)):
-            return all(self.same_place(t, view, shape) for t in ir.children(tile))
-        if isinstance(tile, ir.Name):
-            bound = self.named[tile.name]
-            return not isinstance(bound, Owner) or bound.tile is None or self.same_place(bound.tile, view, shape)
-        return memory not in memories(tile, self.named)
+        seen: set[ir.Tile] = set()
+        todo = [tile]
+        while todo:
+            t = todo.pop()
+            if t in seen:  # tiles share what they are computed from
+                continue
+            seen.add(t)
+            bound = self.named[t.name] if isinstance(t, ir.Name) else None
+            if isinstance(t, ir.Load) and root(t.view.memory) is memory:
+                if not (t.view.memory is view.memory and t.view.index == view.index and t.shape == shape):
+                    return False
+            elif isinstance(t, (ir.Map, ir.Convert)):
+                todo += ir.children(t)
+            elif isinstance(bound, Owner) and bound.tile is not None:
+                todo.append(bound.tile)
+            elif bound is None and memory in memories(t, self.named):
+                return False
+        return True
 
     @staticmethod
     def long_axes(shape: ir.TileShape) -> frozenset[int]:

@@ -47,14 +47,22 @@ def last(shape: TileShape) -> int:
 
 def memories(tile: Tile, named: dict[str, Owner | Stored]) -> set[Memory]:
     """The memory that a tile reads, through Lets too."""
-    if isinstance(tile, ir.Load):
-        return {root(tile.view.memory)}
-    out: set[Memory] = {root(tile.memory)} if isinstance(tile, ir.Gather) else set()
-    if isinstance(tile, ir.Name):
-        owner = named.get(tile.name)
-        return memories(owner.tile, named) if isinstance(owner, Owner) and owner.tile is not None else set()
-    for child in ir.children(tile):
-        out |= memories(child, named)
+    out: set[Memory] = set()
+    seen: set[Tile] = set()
+    todo = [tile]
+    while todo:
+        t = todo.pop()
+        if t in seen:  # tiles share what they are computed from
+            continue
+        seen.add(t)
+        if isinstance(t, ir.Load):
+            out.add(root(t.view.memory))
+        elif isinstance(t, ir.Gather):
+            out.add(root(t.memory))
+        owner = named.get(t.name) if isinstance(t, ir.Name) else None
+        if isinstance(owner, Owner) and owner.tile is not None:
+            todo.append(owner.tile)
+        todo += ir.children(t)
     return out
 
 
