@@ -163,9 +163,10 @@ class Kernel(Looking):
             if found is None:
                 chosen = target_named(key[-1])
                 if os.environ.get("KDSL_TUNE") == "1" and all(isinstance(x, (np.ndarray, DeviceTensor)) for x in call.tensors):
+                    from kdsl.choices import is_tuned
                     from kdsl.tuner import tuned
 
-                    if not compiler().is_tuned(traced.function, call.signature.strides, chosen):
+                    if not is_tuned(traced.function, call.signature.strides, chosen):
                         tuned(self, call)
                 compiled = compiler().compile_forward(traced.function, call.signature.strides, chosen)
                 found = self._programs[key] = Specialisation(

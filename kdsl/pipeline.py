@@ -13,15 +13,11 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdsl import gpu_program, kept
-from kdsl.codegen.cuda.assemble import Assembled
-from kdsl.codegen.cuda.kernels import GpuKernel, emit_cuda
+from kdsl import choices, kept
 from kdsl.codegen.llvm.module import emit_module
-from kdsl.emulated import Emulated, GpuCode
 from kdsl.errors import InternalError, KdslError, TargetError
-from kdsl.gpu_code import assembled, ptx_of, sass_of, versions
 from kdsl.ir.fingerprint import fingerprint, plain
 from kdsl.ir.frame import Grouping
 from kdsl.ir.frame_printer import show_frames, show_grouping
@@ -35,7 +31,6 @@ from kdsl.ir.verify import verify
 from kdsl.runtime import cache, cuda_driver
 from kdsl.runtime.call import Executable
 from kdsl.runtime.cpu import Library, asm, generator, load, runs_here
-from kdsl.schedule.gpu.program import schedule_gpu
 from kdsl.schedule.program import schedule
 from kdsl.target import Target
 from kdsl.transforms.derivatives_scan import with_checkpoints
@@ -46,13 +41,17 @@ from kdsl.transforms.prune import prune
 from kdsl.transforms.residuals import Split, split_forward_backward
 from kdsl.transforms.simplify import simplify
 
+if TYPE_CHECKING:
+    from kdsl.codegen.cuda.assemble import Assembled
+    from kdsl.codegen.cuda.kernels import GpuKernel
+
 Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides in elements
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------------
 def compile_forward(function: Function, strides: Strides, target: Target) -> Compiled:
     """A kernel as it was traced, with the schedules that tuning found for it."""
-    target = target if target.choices else replace(target, choices=_choices_of(function, strides, target))
+    target = target if target.choices else replace(target, choices=choices.choices_of(function, strides, target))
 
     def stages(record: Record) -> Function:
         program = record("traced", function)
@@ -92,10 +91,18 @@ def _machine_code(record: Record) -> str:
     given = {p: s for p, s in zip(program.parameters, record.strides) if s is not None}
     expanded = record("expanded", expand(program))
     grouping = record("grouped", group(expanded, record.target, given))
-    on_gpu = record.target.kind != "cpu"
-    loops = (schedule_gpu if on_gpu else schedule)(grouping, record.target)
-    loops = record("scheduled", replace(loops, facts=record.facts))
-    return record("source", emit_cuda(loops) if on_gpu else emit_module(loops, record.target))
+    if record.target.kind != "cpu":
+        loops = record("scheduled", replace(_gpu().schedule_gpu(grouping, record.target), facts=record.facts))
+        return record("source", _gpu().emit_cuda(loops))
+    loops = record("scheduled", replace(schedule(grouping, record.target), facts=record.facts))
+    return record("source", emit_module(loops, record.target))
+
+
+def _gpu() -> Any:
+    """gpu_stages.py, imported when a GPU or the emulator is asked for: who runs on a CPU need not wait for it."""
+    from kdsl import gpu_stages
+
+    return gpu_stages
 
 
 def _gradients(program: Function, wanted: Sequence[int]) -> Function:
@@ -138,15 +145,15 @@ class Compiled:
 
     def ptx(self, arch: str) -> str:
         """The PTX modules of all kernels, one after another."""
-        return "\n".join(ptx_of(kernel, arch) for kernel in self.kernels)
+        return "\n".join(_gpu().ptx_of(kernel, arch) for kernel in self.kernels)
 
     def sass(self, arch: str) -> str:
         """A GPU's own instructions, of all kernels."""
-        return "\n".join(sass_of(kernel, arch) for kernel in self.kernels)
+        return "\n".join(_gpu().sass_of(kernel, arch) for kernel in self.kernels)
 
     def assembled(self, arch: str) -> tuple[Assembled, ...]:
         """The GPU code of every kernel, with what the linker said of it."""
-        return tuple(assembled(kernel, arch) for kernel in self.kernels)
+        return tuple(_gpu().assembled(kernel, arch) for kernel in self.kernels)
 
 
 def _compiled(record: Record, source: Function, what: Any) -> Compiled:
@@ -155,17 +162,17 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
     `what` tells with `source` what the program is. A rule of the user's is Python: what it gives is a part of the program."""
     target = record.target
     if target.kind == "cuda" and cuda_driver.missing() is None:
-        return Compiled(record, target, _on_gpu(record, source, what))
+        with _lock:
+            source, given = _identity(record, source, what)
+            return Compiled(record, target, _gpu().on_gpu(record, source, given))
     if target.kind == "emulator":
         record.complete()
-        return Compiled(record, target, _emulated(record, source))
+        return Compiled(record, target, _gpu().emulated(record, source))
     if target.kind != "cpu" or not runs_here(target):
         record.complete()
         return Compiled(record, target, None)
     with _lock:
-        if what != "forward" and _has_rules(source):
-            source, what = record.program, "derived"
-        given = plain((what, record.strides, record.facts))
+        source, given = _identity(record, source, what)
         key = repr((given, fingerprint(source), target, generator(target)))
         found = _programs.get(key) or kept.read(key)
         if found is None:
@@ -177,64 +184,11 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
         return Compiled(record, target, kept.executable(*found, source))
 
 
-def _on_gpu(record: Record, source: Function, what: Any) -> Any:
-    """The program on this machine's GPUs."""
-    with _lock:
-        if what != "forward" and _has_rules(source):
-            source, what = record.program, "derived"
-        given = plain((what, record.strides, record.facts))
-        key = repr((given, fingerprint(source), record.target, versions()))
-        found = _gpu_programs.get(key) or gpu_program.read(key)
-        if found is None:
-            kernels = record["source"].kernels
-            codes = [assembled(k, record.target.level).cubin for k in kernels]
-            found = gpu_program.describe(record["grouped"], record["scheduled"], kernels, codes, source)
-            kept.write(key, found)
-        _gpu_programs[key] = found
-        return gpu_program.executable(found, source)
-
-
-def _emulated(record: Record, source: Function) -> Executable:
-    """The program in the emulator."""
-    kernels = record["source"].kernels
-    code = GpuCode(record["scheduled"], kernels, tuple(ptx_of(k, record.target.level) for k in kernels))
-    described = kept.describe(record["grouped"], record["scheduled"], code, source)
-    return kept.executable(described, code, source, Emulated)
-
-
-# --- what tuning found --------------------------------------------------------------------------------------------------------
-def keep_choices(function: Function, strides: Strides, target: Target, choices: tuple[tuple[str, int], ...]) -> None:
-    """From now on, compile this program for this target so."""
-    key = _tuned_key(function, strides, target)
-    _tuned[key] = choices
-    kept.write(key, choices)
-    kept.write(_ANY_TUNED, True)
-
-
-def is_tuned(function: Function, strides: Strides, target: Target) -> bool:
-    """Whether this program has been tuned for this target, here or in an earlier process."""
-    return _read_choices(_tuned_key(function, strides, target)) is not None
-
-
-def _choices_of(function: Function, strides: Strides, target: Target) -> tuple[tuple[str, int], ...]:
-    if not _tuned and not kept.read_record(_ANY_TUNED):
-        return ()  # nothing was ever tuned: no key is made
-    return _read_choices(_tuned_key(function, strides, target)) or ()
-
-
-def _read_choices(key: str) -> Any:
-    if key not in _tuned:
-        _tuned[key] = kept.read_record(key)
-    return _tuned[key]
-
-
-def _tuned_key(function: Function, strides: Strides, target: Target) -> str:
-    """Named sizes are one class: their program is one, whatever their values."""
-    return repr(("tuned", fingerprint(function), plain(tuple(strides)), replace(target, choices=())))
-
-
-_ANY_TUNED = "tuned: anything"
-_tuned: dict[str, Any] = {}
+def _identity(record: Record, source: Function, what: Any) -> tuple[Function, Any]:
+    """What a program is kept under, besides its target: the program it is made of, and what is made of it."""
+    if what != "forward" and _has_rules(source):
+        source, what = record.program, "derived"
+    return source, plain((what, record.strides, record.facts))
 
 
 def _has_rules(function: Function) -> bool:
@@ -245,7 +199,6 @@ def _has_rules(function: Function) -> bool:
 
 
 _programs: dict[str, tuple[kept.Kept, Library]] = {}
-_gpu_programs: dict[str, gpu_program.KeptProgram] = {}
 _lock = threading.RLock()
 
 

@@ -67,6 +67,8 @@ def tune(f: Kernel, /, *args: Any, **kwargs: Any) -> Tuned:
 
 def tuned(f: Kernel, call: Call) -> Tuned:
     """What tuning this call finds; kept on disk."""
+    from kdsl.choices import keep_choices
+
     traced = f.traced(call)
     target = replace(target_named(target_of(f.target, call.tensors)), choices=())
     tree, sizes = traced.tree, call.signature.sizes
@@ -101,7 +103,7 @@ def tuned(f: Kernel, call: Call) -> Tuned:
     before, after = race(_runner(default, call.tensors, values), _runner(fastest, call.tensors, values))
     if after >= before:
         best, after = (), before
-    compiler().keep_choices(traced.function, call.signature.strides, target, best)
+    keep_choices(traced.function, call.signature.strides, target, best)
     return Tuned(best, before * 1e3, after * 1e3, tried)
 
 

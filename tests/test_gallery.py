@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LONG = {"__init__", "moons", "sort"}  # tests/test_examples.py
+LONG = {"__init__", "induction_heads", "moons", "selective_copying", "sort"}  # tests/test_examples.py
 GALLERY = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem not in LONG)
 
 

@@ -22,13 +22,16 @@ MAY_IMPORT = {  # in reading order
     "emulated": LEAVES | {"ir", "runtime", "emulator"},
     "gpu_code": LEAVES | {"ir", "codegen", "kept"},
     "gpu_program": LEAVES | {"ir", "runtime", "kept"},
-    "pipeline": LEAVES
-    | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept", "emulated", "gpu_code", "gpu_program"},
+    "gpu_stages": LEAVES
+    | {"ir", "schedule", "codegen", "runtime", "kept", "emulated", "gpu_code", "gpu_program"},
+    "choices": LEAVES | {"ir", "kept"},
+    "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept"}
+    | {"choices", "gpu_stages"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
-    | {"gradients", "tuner"},
-    "tuner": LEAVES | {"frontend", "pipeline", "runtime", "specialisation", "kernel"},
+    | {"gradients", "choices", "tuner"},
+    "tuner": LEAVES | {"choices", "frontend", "pipeline", "runtime", "specialisation", "kernel"},
     "testing": LEAVES | {"gpu_code", "gradients", "kernel"},
     **{leaf: set() for leaf in LEAVES},
 }

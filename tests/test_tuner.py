@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kdsl as kd
-from kdsl import pipeline, tuner
+from kdsl import choices, pipeline, tuner
 from kdsl.schedule.register_tile import choose_tiling
 from kdsl.target import LEVELS
 
@@ -22,7 +22,7 @@ V3 = LEVELS["x86-64-v3"]
 def fresh(tmp_path, monkeypatch):
     """A cache of its own; what earlier tests tuned is forgotten."""
     monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(pipeline, "_tuned", {})
+    monkeypatch.setattr(choices, "_known", {})
     return tmp_path
 
 
@@ -49,9 +49,9 @@ def test_every_candidate_computes_the_same(fresh):
     expected = f(*arguments)
     call = f.read(arguments, {})
     for step in tuner.SPACE:
-        for choices in step:
-            if tuner._fits(choices, V3):
-                target = replace(tuner.target_named("cpu"), choices=choices)
+        for chosen in step:
+            if tuner._fits(chosen, V3):
+                target = replace(tuner.target_named("cpu"), choices=chosen)
                 found = pipeline.compile_forward(f.traced(call).function, call.signature.strides, target)
                 (got,) = found.run(call.tensors, None, {})
                 np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6)
@@ -76,7 +76,7 @@ def test_the_winner_is_used_and_kept(fresh, monkeypatch):
     np.testing.assert_array_equal(f(x), expected)
     used = f.specialise(f.read((x,), {})).program.target.choices
     assert used == (("row vectors", 2),)
-    monkeypatch.setattr(pipeline, "_tuned", {})  # another process finds it on disk
+    monkeypatch.setattr(choices, "_known", {})  # another process finds it on disk
     again = kd.kernel(lambda x: kd.exp(x) - 1)
     assert again.specialise(again.read((x,), {})).program.target.choices == used
     other = kd.kernel(lambda x: kd.exp(x) - 2)
@@ -94,10 +94,10 @@ def test_a_schedule_that_computes_something_else_is_an_error(fresh):
 def test_the_environment_asks_for_it(fresh):
     program = (
         "import numpy as np, kdsl as kd\n"
-        "from kdsl import pipeline\n"
+        "from kdsl import choices\n"
         "f = kd.kernel(lambda x: kd.exp(x) * 3)\n"
         "f(np.ones((3, 1000), 'f4'))\n"
-        "print(len(pipeline._tuned))\n"
+        "print(len(choices._known))\n"
     )
     environment = {**os.environ, "KDSL_TUNE": "1", "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
