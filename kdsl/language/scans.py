@@ -39,7 +39,7 @@ def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse
     dtype. step may use any tensor of the enclosing kernel. It is traced once; it is differentiable if its body is.
     Memory: only what is returned; a gradient keeps every 8th to 32nd carry and makes those between again.
     Raises: ShapeError, DtypeError or ArgumentError where the carry changes or the xs have different lengths.
-    Example: `last, ys = kd.scan(lambda h, x: (0.9 * h + x, h), kd.zeros(3), x)`.
+    Example: `last, ys = kd.scan(lambda h, x: (0.9 * h + x, h), kd.zeros(4), x)`.
     """
     carry, slices = _Nest(init, "carry"), _Nest(xs, "xs")
     carries = [value(x) for x in carry.leaves]

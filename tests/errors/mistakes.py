@@ -197,8 +197,8 @@ def out_structure():
     affine(X, X, out=(np.empty_like(X), np.empty_like(X)))
 
 
-def no_gpu_code_yet():
-    affine.ptx(X, X)
+def no_such_architecture():
+    affine.ptx(X, X, arch="sm_12")
 
 
 def rule_with_wrong_shape():
