@@ -59,7 +59,9 @@ def test_paths_exist(page):
 
 def test_the_table_of_stages_has_every_stage_and_function():
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\S+) \|", TEXTS["docs/pipeline.md"], re.MULTILINE)
-    assert [stage for stage, _, _ in rows] == list(build.softmax.vjp.stages(build.X, build.X))
+    stages = list(build.softmax.vjp.stages(build.X, build.X))
+    assert [stage for stage, _, _ in rows[: len(stages)]] == stages
+    assert [stage for stage, _, _ in rows[len(stages) :]] == ["scheduled", "source", "assembly"]  # a GPU's
     for _, function, file in rows:
         assert f"def {function}(" in (build.ROOT / file).read_text(encoding="utf-8"), f"{file}: {function}"
 
