@@ -11,7 +11,7 @@ Read before: ir/tensor.py. Read next: transforms/letters.py, transforms/group.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -225,6 +225,16 @@ def joined_axes(axes: Axes, shape: Shape, size: Mapping[Letter, Extent]) -> list
             out.append((numbers, letters))
             numbers, letters, elements, walked = [], (), 1, 1
     assert not numbers, "the letters of a value do not cover its axes"
+    return out
+
+
+def within(axis: tuple[Letter, ...], n: Extent, loops: Container[Letter], size: Mapping[Letter, Extent]) -> Extent:
+    """How many of the `n` elements of an axis stand at one place of `loops`: an axis may be walked by them in part."""
+    if not any(x in loops for x in axis):
+        return n
+    out: Extent = 1
+    for x in axis:
+        out = out if x in loops else out * size[x]
     return out
 
 

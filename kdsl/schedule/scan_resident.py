@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Letter, Move, ScanPlan, flat
+from kdsl.ir.frame import Axes, Letter, Move, ScanPlan, flat, within
 from kdsl.ir.ops import REDUCTIONS
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Equation, Value
@@ -39,6 +39,7 @@ class _Tiles(ScanTiles):
         assert plan.resident is not None
         self.resident = plan.resident
         self.nears: dict[Value, ir.Near] = {}
+        self.axes: dict[Value, Axes] = {}  # the letters of what lies in near memory
         self.again = 0  # the depth of the loop in which memory changes
         self.first: Extent = 0  # of a chunk
         self.changing = {m.into for part in (plan.resident.chunk, plan.resident.replay, plan.resident.step) for m in part}
@@ -61,11 +62,18 @@ class _Tiles(ScanTiles):
         return ir.Load(view, self.shape_of(view)), max(self.again if m in self.changing else 0, self.depth_at(*view.index))
 
     def near_place(self, m: Value, v: Value, prefix: tuple[Entry, ...], at: Position) -> Position:
-        """A position in memory: near memory has one element along the axes of loops around the scan."""
+        """A position in memory: near memory has of each axis what stands at one place of the loops around the scan."""
         if m not in self.nears:
             return (*prefix, *at)
-        shape = self.nears[m].shape[len(prefix) :]
-        return (*prefix, *(0 if k == 1 and n != 1 else x for k, n, x in zip(shape, v.shape, at, strict=True)))
+        axes, outer = self.axes[m], self.scan.outer
+        entries: list[Entry] = []
+        for axis, n, x, whole in zip(axes, v.shape, at, self.place(axes, v.shape), strict=True):
+            if any(y in outer for y in axis):  # walked by those loops, in part or wholly
+                assert x == whole, "a value in near memory is read at another place of the loops around the scan"
+                inner = tuple(y for y in axis if y not in outer)
+                x = self.place((inner,), (within(axis, n, outer, self.plan.letters.size),))[0]
+            entries.append(x)
+        return (*prefix, *entries)
 
 
 class _Resident:
@@ -113,9 +121,10 @@ class _Resident:
             for m in part:
                 if m.into in self.r.near and m.into not in t.nears:
                     axes = p.letters.values[m.value]
-                    shape = tuple(1 if set(a) & set(p.outer) else n for a, n in zip(axes, m.value.shape, strict=True))
+                    shape = tuple(within(a, n, p.outer, self.size) for a, n in zip(axes, m.value.shape, strict=True))
                     shape = (p.every, *shape) if m.how == "states" else shape
                     t.nears[m.into] = ir.Near(t.name(m.into.name or "near"), m.into.dtype.compute, shape)
+                    t.axes[m.into] = axes
                     t.emit(t.nears[m.into])
 
     def steps(self, index: str, lo: Extent, hi: Extent, moves: Sequence[Move], order: str) -> None:

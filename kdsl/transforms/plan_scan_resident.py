@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kdsl.ir.frame import Illegal, Letter, Letters, Move, Resident, ScanPlan, flat
+from kdsl.ir.frame import Illegal, Letter, Letters, Move, Resident, ScanPlan, flat, within
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, SOURCES, Op
 from kdsl.ir.scans import Scan
 from kdsl.ir.tensor import Equation, TensorType, Value
@@ -19,6 +19,7 @@ from kdsl.transforms.cost import HEAVY, cost_of
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.scan_steps import Written
+from kdsl.transforms.ties import MOVING, tied_axes
 
 NEAR = 32 * 1024  # bytes of one value in near memory, at most
 ALL_NEAR = 192 * 1024  # bytes of all of them
@@ -61,8 +62,7 @@ def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, all_share
             continue
         size = m.into.dtype.compute.bytes
         for axis, n in zip(letters.values[m.value], m.value.shape, strict=True):
-            if not set(axis) & outer.keys():
-                size = size * n  # type: ignore[assignment]
+            size = size * within(axis, n, outer, letters.size)  # type: ignore[assignment]
         if m.how == "states":
             size *= s.every
         if isinstance(size, int) and size <= NEAR and total + size <= ALL_NEAR:
@@ -174,6 +174,12 @@ def _outer(
     for e in inner:
         if e.op in REDUCTIONS:
             found = {x: None for x in found if x not in dropped(e, letters)}
+        if e.op in MOVING:  # what lies in memory behind it is read at another place, under the same name or not
+            tied = {(i, d) for i, d, _ in tied_axes(e)}
+            tensors = [i for i, o in enumerate(e.operands) if isinstance(o, Value)]
+            axes_of = [(i, d, axis) for i in tensors for d, axis in enumerate(letters.of(e, i))]
+            moved = {x for i, d, axis in axes_of if (i, d) not in tied for x in axis}
+            found = {x: None for x in found if x not in moved}
     for (e, i), axes in letters.uses.items():
         made = through.get(e.operands[i])  # type: ignore[arg-type]
         if made is not None:

@@ -85,8 +85,10 @@ def leaves(x):
     return [y for part in x for y in leaves(part)] if isinstance(x, tuple) else [] if x is None else [x]
 
 
-def compare(seed):
+def compare(seed, choices=None, sizes=None):
     step = Step(seed)
+    step.choices = choices or step.choices
+    step.batch, step.state, step.length = sizes or (step.batch, step.state, step.length)
     args = step.arguments()
     k = kd.kernel(step)
     results = leaves(k(*args))
@@ -110,3 +112,10 @@ def test_random_scans(seed):
 @pytest.mark.parametrize("seed", range(15))
 def test_the_same_random_scans_each_time(seed):
     compare(seed)
+
+
+@pytest.mark.parametrize("sizes", [(1, 9, 9), (9, 3, 4), (2, 2, 3)])
+@pytest.mark.parametrize("choices", [(6, 7), (6, 10, 7, 2), (0, 7), (10, 6)])
+def test_a_map_of_the_carry_read_at_another_place(choices, sizes):
+    """The carry is read turned or shifted behind maps whose slices are read in place as well: no block has a part of it."""
+    compare(2, choices, sizes)
