@@ -1,7 +1,7 @@
 """Kernels of a GPU: code loaded once for each device, launches with packed arguments.
 
-In:  machine code (a cubin), its name, threads, near memory.  Out: GpuFunction, whose
-`launch` costs the host less than a microsecond.
+In:  machine code (a cubin), its name, threads, near memory.  Out: GpuFunction, whose `launch` fills a room of words that is
+kept and calls the driver (bench/gpu_launch.py measures it).
 Every parameter is one word of 8 bytes (codegen/cuda/kernels.py): the driver is given the addresses of the words.
 Read before: runtime/cuda_driver.py. Read next: runtime/cuda_call.py.
 """
