@@ -46,6 +46,21 @@ for name, (f, args) in gallery.items():
 """
 
 
+GPU_GALLERY = GALLERY.split("gallery = {")[0] + """
+import numba.cuda
+h, f = kd.bf16, kd.f32
+gallery = {
+    "gelu": (gelu, (f[256, 1024],)), "softmax": (softmax, (f[64, 1024],)),
+    "layer norm": (layer_norm, (f[64, 256], f[256], f[256])), "cross-entropy": (cross_entropy, (f[16, 500], kd.i64[16])),
+    "linear + GELU": (linear_gelu, (h[512, 512], h[512, 512], h[512])),
+    "attention": (attention, (h[4, 512, 64],) * 3),
+}
+for name, (function, kinds) in gallery.items():
+    k = kd.kernel(function)
+    start = time.process_time(); k.ptx(*kinds, arch="sm_90a"); print(f"{name}|{(time.process_time() - start) * 1e3}")
+"""
+
+
 def run_gallery(folder, code: str = GALLERY) -> dict[str, float]:
     env = {**os.environ, "KDSL_CACHE_DIR": str(folder)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -66,6 +81,18 @@ def test_gallery(benchmark, tmp_path_factory, state):
     row = {"question": f"compile the gallery, {state}", "work": "ms each", "threads": THREADS, "target": limits[state],
            "median_ms": {"median": median, **times}, "lowest_ms": {}, "ratios": {}}  # fmt: skip
     record("compile", row)
+
+
+def test_gpu_gallery(benchmark, tmp_path):
+    """To PTX for sm_90a, after numba's import; the first kernel brings its end of the compiler along."""
+    pytest.importorskip("numba_cuda")
+    times = benchmark.pedantic(run_gallery, args=(tmp_path, GPU_GALLERY), rounds=1)
+    tiles = ("linear + GELU", "attention")
+    print("\nPTX, cold: " + ", ".join(f"{n} {t:.0f}" for n, t in times.items()) + " ms")
+    for kind, names, limit in (("maps and rows", set(times) - {*tiles}, 600), ("tiles", tiles, 2000)):
+        row = {"question": f"compile the gallery to PTX, cold: {kind}", "work": "ms each", "threads": THREADS, "target": limit,
+               "median_ms": {n: t for n, t in times.items() if n in names}, "lowest_ms": {}, "ratios": {}}  # fmt: skip
+        record("compile", row)
 
 
 def test_import(benchmark, tmp_path):

@@ -2,7 +2,7 @@
 
 In:  a typing function and a writer of LLVM IR for each macro; generated source.  Out: macros; PTX, with no driver needed.
 numba-cuda is an optional extra: nothing outside this folder imports it, and nothing here is imported before it is used.
-Read before: records.py. Read next: writer.py, macros.py.
+Read before: records.py, contexts.py. Read next: writer.py, macros.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import linecache
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, Union
 
 from llvmlite import ir
 from numba import cuda
-from numba.cuda import dispatcher, types
+from numba.cuda import types
 from numba.cuda.cudadecl import registry as typing_registry
 from numba.cuda.cudaimpl import registry as lowering_registry
 from numba.cuda.extending import core_models as models
@@ -24,6 +23,7 @@ from numba.cuda.extending import register_model, typeof_impl
 from numba.cuda.typing import signature
 from numba.cuda.typing.templates import AbstractTemplate
 
+from kdsl.codegen.cuda.contexts import own_contexts
 from kdsl.codegen.cuda.records import Array, Axis, Near, Tile
 from kdsl.codegen.cuda.writer import REGISTER, Writer, i32, i64
 
@@ -217,15 +217,12 @@ def compile_ptx(
     `parameters`: "address" or "size" each; `arch`: "sm_80", "sm_90a" … . Source lines stay readable in tracebacks."""
     digits, suffix = arch[3:].rstrip("a"), "a" if arch.endswith("a") else ""
     capability = (int(digits) // 10, int(digits) % 10, *suffix)
-    dispatcher.get_current_device = lambda: SimpleNamespace(
-        compute_capability=capability
-    )  # nothing here may ask a driver
     file = f"<kdsl cuda {name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     namespace = dict(scope)
     exec(compile(source, file, "exec"), namespace)
     kind = types.void(*[PARAMETERS[p] for p in parameters])
-    with warnings.catch_warnings():
+    with own_contexts(capability), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Dd]ebug")  # that the source lies in no file
         ptx, _ = cuda.compile(
             namespace[name],

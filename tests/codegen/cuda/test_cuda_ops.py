@@ -83,3 +83,31 @@ def test_exp_on_a_gpu_keeps_its_bound():
         fine = np.isfinite(exact)
         unit = np.maximum(np.spacing(exact[fine]), 2.0**-149)
         assert np.max(np.abs(y[fine] - want[fine]) / unit) <= 2.0
+
+
+@needs_numba
+@pytest.mark.oracle
+def test_numba_cuda_stays_as_it_was():
+    """Kernels that somebody else compiles in this process have all of numba-cuda, its own driver included."""
+    import math
+
+    from numba import cuda, types
+    from numba.cuda import dispatcher
+    from numba.cuda.descriptor import cuda_target
+
+    from tests.codegen.cuda.test_constructs_on_gpu import program
+    from tests.schedule.gpu.emulated import emulated
+
+    theirs = dispatcher.get_current_device
+    body = "    for i in parallel(0, 256, 256):\n        store(y[i + #0], exp(load(x[i + #0], (256,))))"
+    emulated(program({"x": "f32[256]"}, {"y": "f32[256]"}, body), [np.zeros(256, "f4")])
+
+    def kernel(x, y):
+        i = cuda.grid(1)
+        if i < x.size:
+            y[i] = math.sin(x[i]) + math.pow(x[i], 2)
+
+    floats = types.float32[:]
+    ptx, _ = cuda.compile(kernel, types.void(floats, floats), device=False, abi="numba", cc=(9, 0))
+    assert ".entry" in ptx and dispatcher.get_current_device is theirs
+    assert type(cuda_target.target_context).__module__ == "numba.cuda.target"
