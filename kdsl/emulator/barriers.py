@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdsl.emulator.instructions import Built, builds, unknown
+from kdsl.emulator.mistakes import AT_BARRIER
 from kdsl.emulator.parse import Instruction
 from kdsl.emulator.warps import members
-from kdsl.emulator.wave import AT_BARRIER, EVERYONE, STOP, STOP_WARPS, WARP, Wave
+from kdsl.emulator.wave import EVERYONE, STOP, STOP_WARPS, WARP, Wave
 
 if TYPE_CHECKING:
     from kdsl.emulator.kernel import Kernel

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.emulator.arithmetic import flush
+from kdsl.emulator.comparisons import flush
 from kdsl.emulator.exact import directed, to_bf16
 from kdsl.emulator.instructions import Built, builds, unknown
 from kdsl.emulator.parse import Instruction

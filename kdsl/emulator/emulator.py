@@ -17,7 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.emulator import access, arithmetic, atomics, barriers, conversions, copies, floating, matrix, mbarriers, warps, wgmma  # noqa: F401  (they register)
+from kdsl.emulator import (  # noqa: F401  (they register)
+    access,
+    atomics,
+    barriers,
+    bits,
+    comparisons,
+    conversions,
+    copies,
+    floating,
+    matrix,
+    mbarriers,
+    warps,
+    wgmma,
+)  # fmt: skip
 from kdsl.emulator.bulk import TensorMap
 from kdsl.emulator.counters import Counters
 from kdsl.emulator.kernel import Kernel

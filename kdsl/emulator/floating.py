@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.emulator.arithmetic import flush, integer
+from kdsl.emulator.arithmetic import integer
 from kdsl.emulator.carries import with_carry
+from kdsl.emulator.comparisons import flush
 from kdsl.emulator.exact import directed, fma_f64, odd_sum, to_bf16
 from kdsl.emulator.instructions import Built, Run, builds, unknown
 from kdsl.emulator.parse import Instruction

@@ -18,8 +18,9 @@ from kdsl.emulator.copies import ASYNC, land
 from kdsl.emulator.instructions import Built, builds, unknown
 from kdsl.emulator.matrix import shared_address
 from kdsl.emulator.memory import WRITTEN, check_place
+from kdsl.emulator.mistakes import AT_EVENT, RUNNING
 from kdsl.emulator.parse import Instruction
-from kdsl.emulator.wave import AT_EVENT, RUNNING, STOP, Wave
+from kdsl.emulator.wave import STOP, Wave
 from kdsl.errors import BarrierError, RaceError, UnwrittenError
 
 if TYPE_CHECKING:

@@ -8,37 +8,24 @@ Read before: memory.py, races.py. Read next: instructions.py, arithmetic.py.
 
 from __future__ import annotations
 
-import linecache
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from kdsl.emulator.memory import GlobalMemory, Local, Shared
+from kdsl.emulator.memory import GlobalMemory
+from kdsl.emulator.mistakes import AT_WARP, ENDED, RUNNING, fail, stuck
+from kdsl.emulator.near import Local, Shared
 from kdsl.emulator.races import GridWatch, Watch
-from kdsl.errors import BarrierError, DivergenceError, EmulatorError, UnwaitedCopyError
+from kdsl.errors import DivergenceError, EmulatorError, UnwaitedCopyError
 
 if TYPE_CHECKING:
     from kdsl.emulator.counters import Counters
     from kdsl.emulator.kernel import Kernel
 
-RUNNING, AT_WARP, AT_BARRIER, AT_EVENT, ENDED = range(5)
 PLAIN, BRANCH, WARP, STOP, STOP_WARPS = range(5)  # kinds of instructions: see instructions.py
 EVERYONE = slice(None)
 FAR = 1 << 30
-
-
-@dataclass(frozen=True)
-class Place:
-    """A source line, in the form in which kdsl's errors draw it."""
-
-    file: str
-    line: int
-    function: str = ""
-    start: int | None = None
-    stop: int | None = None
-    end_line: int | None = None
-    callers: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +139,7 @@ class Wave:
         if not running.any():
             if (self.status == ENDED).all():
                 return False
-            self._stuck()
+            stuck(self)
         self.start = int(self.pc[running].min())
         group = (self.pc == self.start) & (self.status <= AT_WARP)
         self._group(np.flatnonzero(group))
@@ -322,49 +309,9 @@ class Wave:
         self.status[lanes] = RUNNING
         self.pc[lanes] = p
 
-    def _stuck(self) -> NoReturn:
-        """Everybody waits."""
-        waiting = np.flatnonzero((self.status != ENDED) & (self.status != RUNNING))
-        lane = waiting[0]
-        self.here = p = int(self.pc[lane])
-        code = self.kernel.flat.code[p]
-        self.at, self.n = waiting, len(waiting)
-        same = (self.pc == p) & (self.block == self.block[lane]) & (self.status != ENDED)
-        ended = (self.block == self.block[lane]) & (self.status == ENDED) & (self.thread < self.threads)
-        elsewhere = (self.block == self.block[lane]) & (self.status != ENDED) & (self.pc != p)
-        facts = [f"{int(same.sum())} of {self.threads} threads of the block wait here"]
-        if ended.any():
-            facts.append(f"{int(ended.sum())} have ended, thread {int(self.thread[ended.argmax()])} among them")
-        if elsewhere.any():
-            other = self.kernel.flat.code[int(self.pc[elsewhere.argmax()])]
-            facts.append(f"{int(elsewhere.sum())} wait at PTX line {other.line}: {other.text}")
-        barrier = code.op[0] in ("bar", "barrier")
-        if self.status[lane] == AT_EVENT:
-            self.fail(BarrierError, "waits for an mbarrier that nobody will complete", None, *facts)
-        if barrier:
-            self.fail(BarrierError, "waits at a barrier that only a part of its block reaches", None, *facts)
-        self.fail(DivergenceError, "waits at an instruction that its whole warp must execute together", None, *facts)
-
-    # --- mistakes ----------------------------------------------------------------------------------------------------------
     def fail(self, error: type[EmulatorError], what: str, bad: Any, *facts: str, hint: str = "") -> NoReturn:
         """Raise for the first running thread of the mask `bad` (None: the first of all)."""
-        lanes = self.lanes[self.at]
-        lane = int(lanes[0] if bad is None else lanes[np.flatnonzero(bad)[0]])
-        count = len(lanes) if bad is None else int(np.count_nonzero(bad))
-        x, y, _ = self.launch.block
-        t, b = int(self.thread[lane]), int(self.first + self.block[lane])
-        gx, gy, _ = self.launch.grid
-        thread = f"thread {t}" if y == 1 and self.launch.block[2] == 1 else f"thread ({t % x}, {t // x % y}, {t // (x * y)})"
-        one = gy == 1 and self.launch.grid[2] == 1
-        block = f"block {b}" if one else f"block ({b % gx}, {b // gx % gy}, {b // (gx * gy)})"
-        code = self.kernel.flat.code[self.here]
-        others = f" (and {count - 1} more)" if count > 1 else ""
-        raise error(
-            f"{thread} of {block}{others} {what}",
-            facts=(*facts, f"kernel {self.kernel.flat.name}, PTX line {code.line}: {code.text}"),
-            hint=hint,
-            location=Place(*code.place, self.kernel.flat.name) if code.place and linecache.getline(*code.place) else False,
-        )
+        fail(self, error, what, bad, facts, hint)
 
 
 def bits(flags: Any) -> Any:
