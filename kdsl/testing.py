@@ -7,6 +7,7 @@
         assert code.spill_bytes == 0 and code.registers <= 64
         assert code.narrow_accesses == 0                    # every access of global memory takes 16 bytes
         assert loads_per_byte(softmax, x) <= 1.01           # the argument is read once
+        assert wide_share(softmax, x) > 0.99                # and nearly all bytes go 16 at a time, where rows are of odd length
 
 In:  a kernel, or its vjp, and types as in `f.ptx`.  Out: Code: its numbers are the sum, or the most, over the program's kernels,
 `kernels` has them one by one. Registers and spills come from the linker, instructions from the PTX, traffic from the emulator.
@@ -111,7 +112,23 @@ def gpu_code(f: Kernel | Vjp, *types: Any, arch: str = "sm_80", **statics: Any) 
 def loads_per_byte(f: Kernel | Vjp, *arrays: Any) -> float:
     """Bytes that all threads together load from global memory, for each byte of the arguments: 1.0 where all is read once.
 
-    The program runs in the emulator. Threads of a tile's rest that reach over the edge count as if they loaded."""
+    The program runs in the emulator."""
+    loaded = sum(n for (what, _), n in _traffic(f, arrays).items() if what == "ld")
+    given = sum(x.nbytes for x in arrays if hasattr(x, "nbytes"))
+    return loaded / given if given else 0.0
+
+
+def wide_share(f: Kernel | Vjp, *arrays: Any) -> float:
+    """The share of the bytes loaded from and stored to global memory that goes in accesses of 16 bytes: 1.0 where all does.
+
+    The program runs in the emulator: an access that falls apart only at the end of a row counts as what it did."""
+    moved = _traffic(f, arrays)
+    total = sum(moved.values())
+    return sum(n for (_, each), n in moved.items() if each == 16) / total if total else 1.0
+
+
+def _traffic(f: Kernel | Vjp, arrays: Any) -> Counter[tuple[str, int]]:
+    """Bytes that the emulator's threads load ("ld") and store ("st"), by the bytes that a thread moves at once."""
     _looking(f)
     own = Kernel(f, "emulator") if isinstance(f, Kernel) else Kernel(f.kernel, "emulator").vjp
     (program,) = own.looked_at(arrays, {}, None)
@@ -119,22 +136,22 @@ def loads_per_byte(f: Kernel | Vjp, *arrays: Any) -> float:
     for kernel in gpu.kernels.values():
         kernel.clear()
     own(*arrays)
-    loaded = 0
+    moved: Counter[tuple[str, int]] = Counter()
     for kernel in gpu.kernels.values():
         for instruction, times in zip(kernel.flat.code, kernel.threads_run):
-            loaded += times * _bytes_loaded(instruction.op, instruction.operands)
-    given = sum(x.nbytes for x in arrays if hasattr(x, "nbytes"))
-    return loaded / given if given else 0.0
+            what, each = _access(instruction.op, instruction.operands)
+            moved[what, each] += times * each
+    return moved
 
 
-def _bytes_loaded(op: tuple[str, ...], operands: tuple[str, ...]) -> int:
-    """What one thread loads from global memory by one instruction."""
+def _access(op: tuple[str, ...], operands: tuple[str, ...]) -> tuple[str, int]:
+    """Whether an instruction loads from global memory or stores there, and how many bytes a thread moves by it."""
     if op[:2] == ("cp", "async") and "global" in op:
-        return int(operands[2]) if len(operands) > 2 else 0
-    if op[0] != "ld" or "global" not in op:
-        return 0
+        return "ld", int(operands[2]) if len(operands) > 2 else 0
+    if op[0] not in ("ld", "st") or "global" not in op:
+        return "", 0
     count = next((int(p[1:]) for p in op if re.fullmatch(r"v[248]", p)), 1)
-    return count * int(op[-1][1:]) // 8
+    return op[0], count * int(op[-1][1:]) // 8
 
 
 def _looking(f: Any) -> Any:

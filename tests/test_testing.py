@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kdsl as kd
-from kdsl.testing import gpu_code, loads_per_byte
+from kdsl.testing import gpu_code, loads_per_byte, wide_share
 
 pytestmark = [
     pytest.mark.oracle,
@@ -89,6 +89,19 @@ def test_arguments_are_read_once():
     assert loads_per_byte(softmax, x) == 1.0
     assert loads_per_byte(softmax.vjp, x, x) == 1.0
     assert loads_per_byte(kd.kernel(lambda x: x + x[:, ::-1]), x) == 2.0
+
+
+@kd.kernel
+def named_gelu(x: kd.f32["N", "D"]):
+    return gelu.function(x)
+
+
+def test_a_line_of_any_length_goes_in_pieces_of_16_bytes():
+    x = np.random.default_rng(0).standard_normal((37, 1001)).astype("f4")
+    add = kd.kernel(lambda x, y: x + y)
+    for f, *arrays in ((named_gelu, x), (named_gelu.vjp, x, x), (gelu, x), (add, x, x)):
+        assert wide_share(f, *arrays) > 0.999 and loads_per_byte(f, *arrays) == 1.0
+    assert wide_share(turned, x) < 0.9
 
 
 def test_what_is_no_kernel_is_refused():

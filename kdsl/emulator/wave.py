@@ -163,7 +163,6 @@ class Wave:
         while p < until:
             self.here = p
             self.steps += 1
-            counts[p] += self.n
             issues[p] += self.issued
             if self.products:
                 self._check_products(p)
@@ -173,6 +172,7 @@ class Wave:
                 mask = guard(self)
                 if mask.all():
                     mask = None
+            counts[p] += self.n if mask is None else int(np.count_nonzero(mask))
             kind = kinds[p]
             if kind == PLAIN:
                 if mask is None:

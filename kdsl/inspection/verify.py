@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.errors import InternalError, TargetError, VerifyError
+from kdsl.errors import KdslError, VerifyError
 from kdsl.inspection.tolerance import bound_of, worst
 from kdsl.ir.meaning import evaluate
 from kdsl.ir.tensor import Function
 
+COMPILERS = "numba_cuda", "llvmlite"  # the packages that make PTX
 MOST_EMULATED = 1 << 19  # elements of arguments and results: some seconds
 STEPS = (1e-4, 1e-6, 1e-3)  # of finite differences; one that meets no kink is enough
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `passed` is None where it could not be made; `note` says why, or how large the error was."""
+    """One comparison. `passed` is None where it could not be made, False where nothing could be compiled; `note` says why, or how
+    large the error was."""
 
     name: str
     passed: bool | None
@@ -43,7 +45,7 @@ class Report:
         return next(row for row in self.rows if row.name == name)
 
     def __str__(self) -> str:
-        words = {True: "agrees", False: "DISAGREES", None: "not run"}
+        words = {True: "agrees", False: "FAILED", None: "not run"}
         return "\n".join(
             [f"{self.label}:", *(f"  {row.name:<9} {words[row.passed]:<10} {row.note}" for row in self.rows)]
         )
@@ -65,23 +67,34 @@ def _rows(kernel: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list
         _compare("numpy", kernel.label, function, plain, exact),
         _compare("cpu", kernel.label, function, found.run(call.tensors), exact),
         _emulator(kernel, call, function, exact),
-        Row("cuda", None, "kernels are not compiled for GPUs yet"),
+        _compiled_for("cuda", kernel, call, function, exact),
         _gradient(kernel, call, function, sizes, args, kwargs),
     ]
 
 
 def _emulator(kernel: Any, call: Any, function: Function, exact: Sequence[Any]) -> Row:
     """The GPU code, run on the CPU; a mistake that the emulator finds in it is raised."""
-    if importlib.util.find_spec("numba_cuda") is None:
-        return Row("emulator", None, "numba-cuda is not there to compile for GPUs: pip install 'kdsl[cuda]'")
+    absent = [name for name in COMPILERS if importlib.util.find_spec(name) is None]
+    if absent:
+        return Row("emulator", None, f"{absent[0]} is not there to compile for GPUs: pip install 'kdsl[cuda]'")
     elements = sum(np.size(x) for x in (*call.tensors, *exact))
     if elements > MOST_EMULATED:
         return Row("emulator", None, f"{elements} elements are too many for the emulator (at most {MOST_EMULATED})")
+    return _compiled_for("emulator", kernel, call, function, exact)
+
+
+def _compiled_for(target: str, kernel: Any, call: Any, function: Function, exact: Sequence[Any]) -> Row:
+    """The comparison on a GPU target; a program for which no code can be made is a failure, a GPU that is not there is none."""
     try:
-        found = kernel.specialise(call, "emulator")
-    except (InternalError, TargetError) as error:
-        return Row("emulator", None, f"no GPU code: {error.message}")
-    return _compare("emulator", kernel.label, function, found.run(call.tensors), exact)
+        found = kernel.specialise(call, target)
+    except Exception as error:  # whatever a compiler says
+        return Row(target, False, f"no GPU code: {type(error).__name__}: {str(error).splitlines()[0]}")
+    if found.program.executable is None:
+        try:
+            found.run(call.tensors)
+        except KdslError as error:
+            return Row(target, None, error.message)
+    return _compare(target, kernel.label, function, found.run(call.tensors), exact)
 
 
 def _compare(name: str, label: str, function: Function, results: Sequence[Any], exact: Sequence[Any]) -> Row:

@@ -66,6 +66,20 @@ def test_verify_has_a_row_for_each_target():
     assert "agrees" in str(report)
 
 
+def test_code_that_cannot_be_made_is_a_failed_row(monkeypatch):
+    def broken(self, call, target=None):
+        if target == "emulator":
+            raise ValueError("no such instruction\nand more")
+        return specialise(self, call, target)
+
+    pytest.importorskip("numba_cuda")
+    specialise = type(softmax).specialise
+    monkeypatch.setattr(type(softmax), "specialise", broken)
+    report = softmax.verify(X)
+    assert report["emulator"].passed is False and "ValueError: no such instruction" in report["emulator"].note
+    assert "FAILED" in str(report)
+
+
 def test_verify_of_integers_is_exact():
     report = kd.kernel(lambda n: n // 3 * 7).verify(np.arange(-50, 50))
     assert report["cpu"].passed

@@ -8,8 +8,10 @@ Read before: macros_memory.py. Read next: expressions.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 
+from kdsl.codegen.cuda.layout import Layout
 from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
 from kdsl.ir.sizes import Extent, Size, names_in, split, substitute
@@ -84,16 +86,40 @@ def _natural(a: tuple, natural: Callable[[str], bool]) -> bool:
     return all(stays_above_zero(x, natural) for x in a[1:])
 
 
-def run_length(
-    memory: ir.Memory, strides: tuple[Extent, ...], view: ir.View, shape: ir.TileShape, steps: Mapping[str, int]
-) -> tuple[int, int]:
-    """How many neighbours of a tile one access may take, and along which of its axes: a power of two, 16 bytes at most.
+@dataclass(frozen=True)
+class Run:
+    """How many neighbours along `axis` of a tile one access may take: `sure` of them always, `hoped` where they happen to lie in
+    one piece of memory and inside, which is known when the kernel runs. Both are powers of two, 16 bytes at most."""
 
-    They must lie side by side along one axis of the tile, begin at a multiple of their number, and be inside or outside
-    together. `steps` are the tiles of the loops around."""
+    sure: int = 1
+    hoped: int = 1
+    axis: int = 0
+
+    def held(self, layout: Layout) -> tuple[int, bool]:
+        """How many of them a thread has, and whether that is a hope."""
+        sure, hoped = layout.run(self.sure, self.axis), layout.run(self.hoped, self.axis)
+        return (hoped, True) if hoped > sure else (sure, False)
+
+
+MOST_HOPED = 8  # elements of an access that may fall apart
+
+
+def run_length(
+    memory: ir.Memory,
+    strides: tuple[Extent, ...],
+    view: ir.View,
+    shape: ir.TileShape,
+    steps: Mapping[str, int],
+    aligned: Container[str] = (),
+) -> Run:
+    """The accesses of a tile in a view: neighbours lie side by side along one axis of the tile, begin at a multiple of their
+    number, and are inside or outside together.
+
+    `steps` are the tiles of the loops around, and what is known of sizes; an index that names one of `aligned` begins at such a
+    multiple in the memory that the schedule had in mind."""
     walks = [walk(e) for e in view.index]
     if any(w is None for w in walks):
-        return 1, 0
+        return Run()
     along: dict[int, list[int]] = {}  # tile axis -> memory axes
     for d, w in enumerate(walks):
         for k in w[0] if w else ():
@@ -104,18 +130,32 @@ def run_length(
         None,
     )  # fmt: skip
     if axis is None:
-        return 1, 0
+        return Run()
     own = along[axis][0]
-    most = math.gcd(16 // BYTES[memory.dtype.name], shape[axis])
+    places: list[Extent] = []  # what must be a multiple, for the start of an access
     for d, (w, stride) in enumerate(zip(walks, strides)):
         assert w is not None
         factors, rest = w
-        most = math.gcd(most, factor(rest * stride, steps))
+        places.append(rest * stride)
         if d != own:
-            most = math.gcd(most, *(factor(f * stride, steps) for k, f in factors.items() if shape[k] > 1))
-    if view.checks[own]:
-        most = math.gcd(most, factor(memory.shape[own], steps), factor(walks[own][1], steps))  # type: ignore[index]
-    return most, axis
+            places += [f * stride for k, f in factors.items() if shape[k] > 1]
+    ends: list[Extent] = [memory.shape[own], walks[own][1]] if view.checks[own] else []  # type: ignore[index]
+    most = math.gcd(16 // BYTES[memory.dtype.name], shape[axis])
+    sure = math.gcd(most, *(factor(e, steps) for e in (*places, *ends)))
+    if any(n in aligned for e in view.index for n in names_in(e)):
+        places = []
+    hoped = math.gcd(most, MOST_HOPED, *(factor(e, _Hope(steps)) for e in places))
+    return Run(sure, hoped, axis)
+
+
+class _Hope(dict):  # type: ignore[type-arg]
+    """What loops count by, where any other name may be a multiple of whatever is wanted."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> int:
+        return 16
 
 
 def factor(e: Extent, steps: Mapping[str, int]) -> int:

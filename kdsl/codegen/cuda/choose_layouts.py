@@ -121,18 +121,19 @@ class Layouts:
 def widest(kernel: ir.Kernel) -> int:
     """The most elements that one access of the kernel may take: no thread holds more side by side, or the threads of a warp,
     each with accesses of its own, would meet every piece of memory several times."""
-    steps: dict[str, int] = {}
+    steps: dict[str, int] = dict(kernel.schedule.get("multiples", {}))
     for s in ir.walk(kernel.body):
         if isinstance(s, (ir.Parallel, ir.Stream)):
             steps[s.index] = math.gcd(s.tile, factor(s.lo, steps)) or 1
     views = [(t.view, tuple(t.shape)) for t in all_tiles(kernel) if isinstance(t, ir.Load)]
     views += [(s.view, tuple(s.tile.shape)) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)]
+    aligned = kernel.schedule.get("aligned", ())
     runs = [
-        run_length(v.memory, v.memory.strides, v, shape, steps)[0]
+        run_length(v.memory, v.memory.strides, v, shape, steps, aligned)
         for v, shape in views
         if not isinstance(v.memory, ir.Near)
     ]
-    return max(runs, default=16)
+    return max((max(r.sure, r.hoped) for r in runs), default=16)
 
 
 def on_tensor_cores(t: ir.Dot, lets: dict[str, ir.Tile]) -> str | None:

@@ -48,7 +48,9 @@ class Emitter:
         self.layouts = Layouts(kernel, self.names)
         self.shared = _shared(kernel)
         written = {_root(s.view.memory) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
-        self.tiles = Expressions(self.layouts, self.names, written, _indexing(kernel))
+        aligned = kernel.schedule.get("aligned", ())
+        self.tiles = Expressions(self.layouts, self.names, written, _indexing(kernel), aligned)
+        self.tiles.steps |= kernel.schedule.get("multiples", {})
         self.tiles.natural |= set(kernel.sizes)
         self.near_bytes = 0
         self._rings()

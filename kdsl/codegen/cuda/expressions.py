@@ -49,8 +49,11 @@ class Ring:
 
 
 class Expressions:
-    def __init__(self, layouts: Layouts, names: Names, written: set[str], indexing: set[str]) -> None:
+    def __init__(
+        self, layouts: Layouts, names: Names, written: set[str], indexing: set[str], aligned: tuple[str, ...] = ()
+    ) -> None:
         self.layouts, self.names, self.written, self.indexing = layouts, names, written, indexing
+        self.aligned = aligned  # names that make an index begin a piece of 16 bytes
         self.steps: dict[str, int] = {}  # of the loops around: what a loop index is a multiple of
         self.natural: set[str] = set()  # names that are at least 0
         self.sizes: set[str] = set()  # Lets that are sizes in the source
@@ -194,10 +197,11 @@ class Expressions:
             if tuple(memory.shape) == shape[::-1] and len(shape) == 2 and list(map(str, view.index)) == axes[::-1]:
                 return f"transposed({self.memory(memory)})"
         strides = _row_major(memory.shape) if isinstance(memory, ir.Near) else memory.strides
-        run, axis = run_length(memory, tuple(strides), view, shape, self.steps)
-        run = run if layout is None else layout.run(run, axis)
-        if isinstance(memory, ir.Near) and self.rings[memory].swizzled:
-            run = min(run, 16 // BYTES[memory.dtype.name])
+        found = run_length(memory, tuple(strides), view, shape, self.steps, self.aligned)
+        run, hoped = (found.sure, False) if layout is None else found.held(layout)
+        if isinstance(memory, ir.Near):
+            run, hoped = found.sure if layout is None else layout.run(found.sure, found.axis), False
+            run = min(run, 16 // BYTES[memory.dtype.name]) if self.rings[memory].swizzled else run
         index = []
         for e, check in zip(view.index, view.checks):
             text = self.index(e, shape)
@@ -205,10 +209,11 @@ class Expressions:
             index.append(f"{word}({text})" if check else text)
         if not isinstance(memory, ir.Near):
             root = memory.buffer.name if isinstance(memory, ir.Reshaped) else memory.name
-            bytes_ = run * BYTES[memory.dtype.name]
+            bytes_ = (1 if hoped else run) * BYTES[memory.dtype.name]
             self.alignments[root] = max(self.alignments.get(root, 1), bytes_)
         text = f"at({', '.join([self.memory(memory), *index])})"
-        return f"by{run}({text})" if run > 1 else text
+        word = "upto" if hoped else "by"
+        return f"{word}{run}({text})" if run > 1 else text
 
     def index(self, e: Extent, shape: ir.TileShape) -> str:
         """One index: as it is where it walks along the tile's axes, else a tile of numbers."""

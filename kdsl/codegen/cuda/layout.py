@@ -58,13 +58,25 @@ class Layout:
         return Layout(turn(self.register), turn(self.lane), turn(self.warp))
 
     def run(self, limit: int, axis: int = -1) -> int:
-        """How many neighbours along `axis` lie in consecutive registers (the widest vector access), up to `limit`."""
-        n, axis = 1, axis % max(len(self.lane[0]), 1)
-        for step in self.register:
-            if n >= limit or step != tuple(n if i == axis else 0 for i in range(len(step))):
+        """How many neighbours along `axis` one thread holds (the widest vector access), up to `limit`."""
+        return 1 << len(self._bits_along(limit, axis))
+
+    def groups(self, run: int, axis: int = -1) -> list[list[int]]:
+        """The registers, `run` neighbours along `axis` at a time."""
+        bits = self._bits_along(run, axis)
+        inside = [sum(1 << b for i, b in enumerate(bits) if k >> i & 1) for k in range(1 << len(bits))]
+        return [[r + i for i in inside] for r in range(len(self.offsets)) if not r & inside[-1]]
+
+    def _bits_along(self, limit: int, axis: int) -> list[int]:
+        """The bits of the register number that count 1, 2, 4 … along the axis."""
+        axis %= max(len(self.lane[0]), 1)
+        out: list[int] = []
+        while 2 << len(out) <= limit:
+            step = tuple(1 << len(out) if i == axis else 0 for i in range(len(self.lane[0])))
+            if step not in self.register:
                 break
-            n *= 2
-        return n
+            out.append(self.register.index(step))
+        return out
 
     def crosses_warps(self, axis: int) -> bool:
         """Whether a fold along `axis` joins what different warps hold."""
@@ -122,18 +134,20 @@ def patches(m: int, n: int, warps: Step, vector: int) -> Layout:
     return Layout(register, (*lane, *((0, 0),) * (5 - len(lane))), _bits((0, columns), across) + _bits((rows, 0), down))
 
 
-def blocked(shape: Sequence[int], threads: Sequence[int], vector: int) -> Layout:
-    """threads[i] threads side by side along axis i, each with `vector` neighbours along the last; what is left goes to registers.
+def blocked(shape: Sequence[int], threads: Sequence[int], vector: int, down: int = 1) -> Layout:
+    """threads[i] threads side by side along axis i, each with `vector` neighbours along the last axis and `down` along the one
+    before it; what is left goes to registers.
 
-    Both are counted from the last axis. Threads beyond an extent, or along axes that the shape lacks, hold copies."""
+    All are counted from the last axis. Threads beyond an extent, or along axes that the shape lacks, hold copies."""
     ndim = len(shape)
     thread: list[Step] = []
     left: list[Step] = []
     vector = min([vector, *shape[-1:]])
+    down = min([down, *shape[-2:-1]])
     for axis in range(-1, -max(len(threads), ndim) - 1, -1):
         extent = shape[axis] if -axis <= ndim else 1
         here = threads[axis] if -axis <= len(threads) else 1
-        own = vector if axis == -1 else 1
+        own = {-1: vector, -2: down}.get(axis, 1)
 
         def unit(n: int, axis: int = axis) -> Step:
             return tuple(n if i == axis + ndim else 0 for i in range(ndim))
@@ -141,4 +155,5 @@ def blocked(shape: Sequence[int], threads: Sequence[int], vector: int) -> Layout
         thread += [unit(own << b if own << b < extent else 0) for b in range(here.bit_length() - 1)]
         left += _bits(unit(own * here), max(extent // (own * here), 1))
     first = _bits(tuple(int(i == ndim - 1) for i in range(ndim)), vector) if ndim else ()
-    return Layout((*first, *left), tuple(thread[:5]), tuple(thread[5:]))
+    second = _bits(tuple(int(i == ndim - 2) for i in range(ndim)), down) if ndim > 1 else ()
+    return Layout((*first, *second, *left), tuple(thread[:5]), tuple(thread[5:]))

@@ -14,6 +14,7 @@ from typing import Any, Union
 
 from llvmlite import ir
 
+from kdsl.codegen.cuda.layout import Step
 from kdsl.codegen.cuda.macros import as_size, spread
 from kdsl.codegen.cuda.records import BYTES, HALVES, Near, Tile, row_major
 from kdsl.codegen.cuda.seam import (
@@ -30,7 +31,7 @@ from kdsl.codegen.cuda.seam import (
     macro,
     void,
 )
-from kdsl.codegen.cuda.writer import UNSIGNED, V, Writer, i8, i16, i32, i64
+from kdsl.codegen.cuda.writer import UNSIGNED, V, Writer, i1, i8, i16, i32, i64
 
 Number = Union[int, V]  # known when the kernel is compiled, or an i64
 
@@ -83,11 +84,12 @@ def _edge(both: bool, name: str) -> Any:
     return macro(lambda x: EdgeType(_index_type(x), both), name=name)(write)
 
 
-def _by(count: int) -> Any:
+def _by(count: int, loose: bool) -> Any:
     def write(w: Writer, sig: Any, x: V) -> V:
         return x
 
-    return macro(lambda view: ViewType(view.memory, view.index, count), name=f"by{count}")(write)
+    name = f"upto{count}" if loose else f"by{count}"
+    return macro(lambda view: ViewType(view.memory, view.index, count, loose), name=name)(write)
 
 
 # --- where the elements of a tile lie -------------------------------------------------------------------------------------------
@@ -203,6 +205,34 @@ class Places:
             out = t if out is None else w.and_(out, t)
         return out
 
+    def tests(self, groups: Sequence[Sequence[Step]]) -> tuple[list[V], V]:
+        """Which groups of neighbours (their offsets) are inside and begin at a multiple of their bytes; whether any other
+        group is inside in part or lies elsewhere."""
+        w = self.w
+        whole: list[V] = []
+        apart: V = i1(0)
+        aligned: dict[int, V] = {}
+        for number, group in enumerate(groups):
+            bytes_ = len(group) * self.each
+            steps = [(s, o) for s, o in zip(self.steps, group[0]) if o]
+            numbers = all(isinstance(s, int) for s, _ in steps)
+            key = sum(s * o for s, o in steps) * self.each % bytes_ if numbers else -1 - number
+            if key not in aligned:
+                low = w.and_(self.address(group[0]), i64(bytes_ - 1))
+                aligned[key] = w.icmp_signed("==", low, i64(0))
+            all_, any_ = aligned[key], i1(1)
+            for axis, both, room, least in self.rooms:
+                walk = self.starts[axis][1]
+                places = [sum(f * o for f, o in zip(walk, offset)) for offset in group]
+                all_ = w.and_(all_, w.icmp_signed("<", i32(max(places)), room))
+                any_ = w.and_(any_, w.icmp_signed("<", i32(min(places)), room))
+                if both:
+                    all_ = w.and_(all_, w.icmp_signed(">=", i32(min(places)), least))
+                    any_ = w.and_(any_, w.icmp_signed(">=", i32(max(places)), least))
+            whole.append(all_)
+            apart = w.or_(apart, w.and_(any_, w.not_(all_)))
+        return whole, apart
+
     def address(self, offset: Sequence[int], register: int = 0) -> V:
         """The address of an element: i64 in global memory, i32 in near memory."""
         w = self.w
@@ -249,8 +279,8 @@ def whole(kind: Any) -> Any:
     return ViewType(kind, tuple(WalkType(a) for a in (axes[::-1] if kind.transposed else axes)), run)
 
 
-def places_of(w: Writer, kind: Any, value: V, layout_of: Tile) -> tuple[Places, int]:
-    """The places of a tile in a view (or near memory), and how many registers go in one access."""
+def places_of(w: Writer, kind: Any, value: V, layout_of: Tile) -> tuple[Places, list[list[int]]]:
+    """The places of a tile in a view (or near memory), and the registers of each access."""
     view = whole(kind)
     if view is not kind:
         value = w.struct([value, *[i64(0)] * len(view.index)])
@@ -265,8 +295,8 @@ def places_of(w: Writer, kind: Any, value: V, layout_of: Tile) -> tuple[Places, 
     places = Places(w, view, value, ndim, tiles)
     places.stand(w.position(layout_of.layout))
     along = [k for k, step in enumerate(places.steps) if isinstance(step, int) and step == 1]
-    run = 1 if not along or tiles else layout_of.layout.run(view.run, along[-1])
-    return places, run
+    run, axis = (1, 0) if not along or tiles else (view.run, along[-1])
+    return places, layout_of.layout.groups(run, axis)
 
 
 # --- loads and stores -----------------------------------------------------------------------------------------------------------
@@ -325,26 +355,43 @@ def _store_words(w: Writer, space: int, address: V, words: Sequence[V], inside: 
 
 
 def _read(w: Writer, sig: Any, x: V, fill: V | None) -> V:
-    out, memory = sig.return_type.spec, sig.args[1]
-    places, run = places_of(w, memory, x, out)
+    out, view = sig.return_type.spec, whole(sig.args[1])
+    places, groups = places_of(w, sig.args[1], x, out)
     spec = places.memory.spec
     dtype = spec.dtype
     written = places.near or spec.written
-    word, n = _word(places.each, run)
     compute = "f32" if dtype in HALVES else dtype
     empty = None if fill is None else spread(w, sig.args[2], fill, out.of(compute))[0]
     zero = fill is None or literal(sig.args[2]) in (0, False)
-    values: list[V] = []
-    for i in range(0, len(out.layout.offsets), run):
-        offset = out.layout.offsets[i]
-        inside, address = places.inside(offset, i), places.address(offset, i)
+    offsets = out.layout.offsets
+
+    def read(group: Sequence[int], inside: V | None) -> list[V]:
+        word, n = _word(places.each, len(group))
+        address = places.address(offsets[group[0]], group[0])
         if inside is None:
             words = _plain_load(w, 3 if places.near else 1, address, word, n, not written)
         else:
             space = "shared" if places.near else "global" if written else "global.nc"
             words = _guarded_load(w, space, address, word, n, inside, written)
-        got = w.from_words(words, dtype, run)
-        values += got if inside is None or zero else [w.select(inside, v, empty) for v in got]
+        got = w.from_words(words, dtype, len(group))
+        return got if inside is None or zero else [w.select(inside, v, empty) for v in got]
+
+    if view.loose and len(groups[0]) > 1:
+        tests, apart = places.tests([[offsets[i] for i in group] for group in groups])
+        test_of = {i: test for group, test in zip(groups, tests) for i in group}
+        held = _ordered(groups, [read(group, test) for group, test in zip(groups, tests)])
+
+        def one_by_one() -> list[V]:
+            out = []
+            for i, (v, test) in enumerate(zip(held, (test_of[i] for i in range(len(held))))):
+                inside = places.inside(offsets[i], i)
+                alone = w.not_(test) if inside is None else w.and_(inside, w.not_(test))
+                out.append(w.select(test, v, read([i], alone)[0]))
+            return out
+
+        values = w.choose(apart, one_by_one, lambda: held)
+    else:
+        values = _ordered(groups, [read(group, places.inside(offsets[group[0]], group[0])) for group in groups])
     if out.dtype in HALVES:
         return w.pack(w.to_words(values, out.dtype))
     if out.dtype != compute:
@@ -362,22 +409,46 @@ def load(w: Writer, sig: Any, tile: V, view: V, *fill: V) -> V:
 def store(w: Writer, sig: Any, view: V, tile: V) -> None:
     """Write a tile to global or near memory."""
     have = sig.args[1].spec
-    places, run = places_of(w, sig.args[0], view, have)
+    places, groups = places_of(w, sig.args[0], view, have)
     dtype = places.memory.spec.dtype
     values = spread(w, sig.args[1], tile, have.of("f32" if have.dtype in HALVES else have.dtype))
     holder = w.first_holder(have.layout)
-    for i in range(0, len(have.layout.offsets), run):
-        offset = have.layout.offsets[i]
-        inside = places.inside(offset, i)
+    offsets = have.layout.offsets
+
+    def write(group: Sequence[int], inside: V | None) -> None:
         if holder is not None:
             inside = holder if inside is None else w.and_(inside, holder)
-        words = w.to_words(values[i : i + run], dtype)
-        _store_words(w, 3 if places.near else 1, places.address(offset, i), words, inside)
+        words = w.to_words([values[i] for i in group], dtype)
+        _store_words(w, 3 if places.near else 1, places.address(offsets[group[0]], group[0]), words, inside)
+
+    if whole(sig.args[0]).loose and len(groups[0]) > 1:
+        tests, apart = places.tests([[offsets[i] for i in group] for group in groups])
+
+        def one_by_one() -> list[V]:
+            for group, test in zip(groups, tests):
+                for i in group:
+                    inside = places.inside(offsets[i], i)
+                    write([i], w.not_(test) if inside is None else w.and_(inside, w.not_(test)))
+            return []
+
+        for group, test in zip(groups, tests):
+            write(group, test)
+        w.choose(apart, one_by_one, list)
+    else:
+        for group in groups:
+            write(group, places.inside(offsets[group[0]], group[0]))
+
+
+def _ordered(groups: Sequence[Sequence[int]], values: Sequence[Sequence[V]]) -> list[V]:
+    """The registers' values in the order of the registers."""
+    found = {i: v for group, of_group in zip(groups, values) for i, v in zip(group, of_group)}
+    return [found[i] for i in range(len(found))]
 
 
 MEMORY_MACROS: dict[str, Callable[..., Any]] = {
     "array": array, "near": near, "transposed": transposed, "at": at,
     "edge": _edge(False, "edge"), "edges": _edge(True, "edges"),
-    **{f"by{n}": _by(n) for n in (2, 4, 8, 16)},
+    **{f"by{n}": _by(n, False) for n in (2, 4, 8, 16)},
+    **{f"upto{n}": _by(n, True) for n in (2, 4, 8)},
     "load": load, "store": store,
 }  # fmt: skip

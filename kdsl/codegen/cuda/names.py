@@ -14,7 +14,8 @@ from kdsl.ir.ops import Op
 RESERVED = frozenset({
     *(op.value for op in Op), *BY_NAME, *(f"bits_{d}" for d in BY_NAME), "boolean", "round_f16", "round_bf16", "philox",
     "fma", *(f"{f}_{m}" for f in ("fold", "running") for m in ("sum", "prod", "max", "min", "any", "all")),
-    *(f"axis{k}" for k in range(8)), *(f"by{n}" for n in (2, 4, 8, 16)), *keyword.kwlist, *keyword.softkwlist,
+    *(f"axis{k}" for k in range(8)), *(f"by{n}" for n in (2, 4, 8, 16)), *(f"upto{n}" for n in (2, 4, 8)),
+    *keyword.kwlist, *keyword.softkwlist,
     "full", "expand", "index", "convert", "turn", "uniform", "holds", "block", "size", "smaller", "larger", "array", "near",
     "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
     "Tile", "Array", "Near", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",

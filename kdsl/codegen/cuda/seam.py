@@ -88,11 +88,13 @@ class EdgeType(types.Type):  # type: ignore[misc]
 
 
 class ViewType(types.Type):  # type: ignore[misc]
-    """Memory at a place: an array or near memory, and an index for each of its axes; `run` elements go at once."""
+    """Memory at a place: an array or near memory, and an index for each of its axes; `run` elements go at once.
 
-    def __init__(self, memory: Any, index: tuple[Any, ...], run: int) -> None:
-        self.memory, self.index, self.run = memory, index, run
-        super().__init__(f"View({memory},{','.join(map(str, index))},{run})")
+    `loose`: only where they lie so; who accesses it finds out."""
+
+    def __init__(self, memory: Any, index: tuple[Any, ...], run: int, loose: bool = False) -> None:
+        self.memory, self.index, self.run, self.loose = memory, index, run, loose
+        super().__init__(f"View({memory},{','.join(map(str, index))},{run},{loose})")
 
 
 size_type = SizeType()

@@ -118,6 +118,24 @@ class Writer:
         b.position_at_end(after)
         return out[1:]
 
+    def choose(self, test: V, then: Callable[[], list[V]], otherwise: Callable[[], list[V]]) -> list[V]:
+        """What one of two branches gives; only that one runs."""
+        b = self.builder
+        with b.if_else(test) as (yes, no):
+            with yes:
+                left = then()
+                after_left = b.block
+            with no:
+                right = otherwise()
+                after_right = b.block
+        out = []
+        for x, y in zip(left, right, strict=True):
+            phi = b.phi(x.type)
+            phi.add_incoming(x, after_left)
+            phi.add_incoming(y, after_right)
+            out.append(phi)
+        return out
+
     # --- PTX -------------------------------------------------------------------------------------------
     def asm(
         self, text: str, out: Sequence[ir.Type], ins: Sequence[V], constraints: str, effect: bool = False

@@ -209,4 +209,4 @@ class Nest(Tiles):
 
 
 def _whole(n: Extent, step: int) -> bool:
-    return isinstance(n, int) and n > 0 and n % step == 0
+    return step == 1 or (isinstance(n, int) and n > 0 and n % step == 0)

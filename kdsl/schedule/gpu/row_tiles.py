@@ -82,7 +82,8 @@ def _widest(plan: RowPlan) -> int:
 
 
 def _block(plan: RowPlan, target: Target, each: int) -> int:
-    """Elements of a block of a map: fewer where there would not be a block for each multiprocessor."""
+    """Elements of a block of a map: fewer where there would not be a block for each multiprocessor, a piece of 16 bytes for
+    each thread at least."""
     total = 1
     for x in (*plan.rows, *plan.line):
         n = plan.letters.size[x]
@@ -90,7 +91,7 @@ def _block(plan: RowPlan, target: Target, each: int) -> int:
             return THREADS * each
         total *= n
     block = THREADS * each
-    while block > FEW_THREADS and total // block < target.units:
+    while block > FEW_THREADS * max(1, each // 2) and total // block < target.units:
         block //= 2
     return block
 
