@@ -11,11 +11,11 @@ Read before: ir/tensor.py. Read next: transforms/letters.py, transforms/group.py
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdsl.ir.sizes import Extent
+from kdsl.ir.sizes import Extent, ceildiv
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 
 Letter = int
@@ -109,8 +109,8 @@ class Carried:
 class Move:
     """A nest of a step whose values lie in memory: compute `value`, put it `into` memory.
 
-    `how`: "near": into's elements are value's | "stack": at the step's place along `axis` | "kept": a checkpoint
-    | "states": at the step's place within its chunk"""
+    `how`: "near": into's elements are value's | "scatter": value's updates are added to what lies in into
+    | "stack": at the step's place along `axis` | "kept": a checkpoint | "states": at the step's place within its chunk"""
 
     value: Value
     into: Value
@@ -120,15 +120,41 @@ class Move:
 
 @dataclass(eq=False)
 class Resident:
-    """A scan whose values lie in memory between the statements of a step: nests in order, once or for each chunk or step."""
+    """A scan whose values lie in memory between the statements of a step: nests in order, once or for each chunk or step.
 
-    begin: list[Move] = field(default_factory=list)
-    chunk: list[Move] = field(default_factory=list)
-    replay: list[Move] = field(default_factory=list)
-    step: list[Move] = field(default_factory=list)
-    end: list[Move] = field(default_factory=list)
-    near: set[Value] = field(default_factory=set)  # what lies in near memory; the rest has memory of its own
+    A nest may be a scan itself, one that each step runs. Loops are named after `number`: step_0 is the outermost scan's."""
+
+    length: Extent = 0
+    every: int = 1
+    turned: bool = False  # step number j stands at position length - 1 - j
+    number: int = 0
+    begin: list[Move | Resident] = field(default_factory=list)
+    chunk: list[Move | Resident] = field(default_factory=list)
+    replay: list[Move | Resident] = field(default_factory=list)
+    step: list[Move | Resident] = field(default_factory=list)
+    end: list[Move | Resident] = field(default_factory=list)
     states: dict[Value, Value] = field(default_factory=dict)  # a state as a step reads it: a chunk of states
+    near: set[Value] = field(default_factory=set)  # all that lies in near memory; said of the outermost scan
+
+    def scans(self) -> Iterator[Resident]:
+        """This scan and those within its steps."""
+        yield self
+        for m in self.parts():
+            if isinstance(m, Resident):
+                yield from m.scans()
+
+    def moves(self) -> Iterator[Move]:
+        """All nests, those of scans within steps too."""
+        for m in self.parts():
+            if isinstance(m, Resident):
+                yield from m.moves()
+            else:
+                yield m
+
+    def parts(self) -> Iterator[Move | Resident]:
+        """The nests in order."""
+        for part in (self.begin, self.chunk, self.replay, self.step, self.end):
+            yield from part
 
 
 @dataclass(eq=False)
@@ -206,6 +232,23 @@ class Grouping:
     refusals: tuple[Refusal, ...] = ()
     checks: tuple[IndexCheck, ...] = ()
     strides: Mapping[Value, Shape] = field(default_factory=dict)
+
+
+def stacked_axes(m: Move, axes: Axes) -> tuple[tuple[Letter, ...] | None, ...]:
+    """The letters of the axes of what a nest puts into memory, None for that along which steps are stacked."""
+    if m.how not in ("stack", "kept", "states"):
+        return axes
+    place = m.axis if m.how == "stack" else 0
+    return (*axes[:place], None, *axes[place:])
+
+
+def stacked_shape(m: Move, scan: Resident) -> Shape:
+    """The shape of what a nest of a scan puts into memory."""
+    if m.how not in ("stack", "kept", "states"):
+        return m.value.shape
+    n = {"stack": scan.length, "kept": ceildiv(scan.length, scan.every), "states": scan.every}[m.how]
+    place = m.axis if m.how == "stack" else 0
+    return (*m.value.shape[:place], n, *m.value.shape[place:])
 
 
 def joined_axes(axes: Axes, shape: Shape, size: Mapping[Letter, Extent]) -> list[tuple[list[int], tuple[Letter, ...]]]:

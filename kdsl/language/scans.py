@@ -25,9 +25,6 @@ from kdsl.language.pieces import concat
 from kdsl.language.reductions import _accumulator
 from kdsl.language.tracer import Tracer
 
-NOT_IN_A_STEP = {
-    Op.SCAN: "scan itself", Op.SORT: "sort", Op.ARGSORT: "sort", Op.SCATTER_ADD: "scatter", Op.SCATTER_ALONG: "scatter",
-}  # fmt: skip
 Leaves = list[tuple[str, Any]]
 
 
@@ -60,10 +57,6 @@ def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse
         after, y = _Nest(returned[0], "carry"), _Nest(returned[1], "y")
         next_carries = _same_carry(carry, after, parameters[: len(carries)])
         ys = [value(x) for x in y.leaves]
-    for e in inner.equations:
-        if e.op in NOT_IN_A_STEP:
-            what = NOT_IN_A_STEP[e.op]
-            raise ArgumentError(f"a step cannot {what}", location=e.location, hint="do it before or after the scan")
     outer = current()
     assert outer is not None
     outer.checks.extend(running.checks)

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Axes, Letter, Move, ScanPlan, flat, within
-from kdsl.ir.ops import REDUCTIONS
+from kdsl.ir.frame import Letter, Move, Resident, ScanPlan, flat, stacked_axes, stacked_shape, within
+from kdsl.ir.ops import REDUCTIONS, Op
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.folds import LineFold
 from kdsl.schedule.kernels import kernel
-from kdsl.schedule.positions import Entry, Known, Memory, Position, constant, number, spread_to
-from kdsl.schedule.scan_tiles import ScanTiles
+from kdsl.schedule.positions import Memory, Position, constant, number, spread_to
+from kdsl.schedule.resident_sort import StepSort
+from kdsl.schedule.resident_tiles import ResidentTiles, within_chunk
 from kdsl.target import Target
 
 UNROLL = 4  # vectors of one tile
@@ -31,60 +32,17 @@ def schedule_resident(plan: ScanPlan, memory: Callable[[Value], Memory], target:
     return [_Resident(plan, memory, target).kernel()]
 
 
-class _Tiles(ScanTiles):
-    """Tiles that read near memory, which lacks the axes of the loops around the scan."""
-
-    def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory]) -> None:
-        super().__init__(plan, memory)
-        assert plan.resident is not None
-        self.resident = plan.resident
-        self.nears: dict[Value, ir.Near] = {}
-        self.axes: dict[Value, Axes] = {}  # the letters of what lies in near memory
-        self.again = 0  # the depth of the loop in which memory changes
-        self.first: Extent = 0  # of a chunk
-        self.changing = {m.into for part in (plan.resident.chunk, plan.resident.replay, plan.resident.step) for m in part}
-        self.step = size(self.name("step"))
-        self.name("replay"), self.name("chunk")
-
-    def load(self, v: Value, at: Position) -> Known:
-        if v in self.resident.states:
-            return self.load_from(self.resident.states[v], v, (self.step - self.first,), at)
-        if v in self.nears or v in self.changing:
-            return self.load_from(v, v, (), at)
-        return super().load(v, at)
-
-    def load_from(self, m: Value, v: Value, prefix: tuple[Entry, ...], at: Position) -> Known:
-        place = self.near_place(m, v, prefix, at)
-        memory = self.nears.get(m) or self.memory(m)
-        view = self.view(memory, place)
-        if view is None:
-            raise NotImplementedError("a gather from a carry")
-        return ir.Load(view, self.shape_of(view)), max(self.again if m in self.changing else 0, self.depth_at(*view.index))
-
-    def near_place(self, m: Value, v: Value, prefix: tuple[Entry, ...], at: Position) -> Position:
-        """A position in memory: near memory has of each axis what stands at one place of the loops around the scan."""
-        if m not in self.nears:
-            return (*prefix, *at)
-        axes, outer = self.axes[m], self.scan.outer
-        entries: list[Entry] = []
-        for axis, n, x, whole in zip(axes, v.shape, at, self.place(axes, v.shape), strict=True):
-            if any(y in outer for y in axis):  # walked by those loops, in part or wholly
-                assert x == whole, "a value in near memory is read at another place of the loops around the scan"
-                inner = tuple(y for y in axis if y not in outer)
-                x = self.place((inner,), (within(axis, n, outer, self.plan.letters.size),))[0]
-            entries.append(x)
-        return (*prefix, *entries)
-
-
 class _Resident:
     def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> None:
         assert plan.resident is not None
-        self.p, self.r, self.memory, self.t = plan, plan.resident, memory, _Tiles(plan, memory)
-        self.size = plan.letters.size
+        self.p, self.r, self.t = plan, plan.resident, ResidentTiles(plan, memory)
+        self.size, self.target = plan.letters.size, target
         self.vector = target.lanes(max((v.dtype.compute.bytes for v in plan.inputs), default=4))
+        self.index: Extent = 0  # of the step
+        self.sorts = 0
 
     def kernel(self) -> ir.Kernel:
-        p, t, r = self.p, self.t, self.r
+        p, t = self.p, self.t
         loops = []
         for x in p.outer:
             index = t.name("b")
@@ -95,20 +53,7 @@ class _Resident:
             t.depth_of[index := t.name("b")] = 0
             loops.append(ir.Parallel(index, 0, 1, 1, ()))
         self.near()
-        self.nests(r.begin)
-        if r.states:
-            t.push("chunk_0")
-            t.again = t.depth
-            t.first = size("chunk_0") * p.every
-            last = minimum(t.first + p.every, p.length)
-            self.nests(r.chunk)
-            self.steps("replay_0", t.first, last, r.replay, "forward")
-            self.steps("step_0", t.first, last, r.step, "backward")
-            t.emit(ir.Stream("chunk_0", 0, ceildiv(p.length, p.every), 1, t.pop(), (), "backward"))
-        else:
-            self.steps("step_0", 0, p.length, r.step, "forward")
-        t.again = 0
-        self.nests(r.end)
+        self.scan(self.r)
         body = tuple(t.levels[0].body)
         for loop in reversed(loops):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
@@ -117,18 +62,40 @@ class _Resident:
     def near(self) -> None:
         """Declare near memory."""
         p, t = self.p, self.t
-        for part in (self.r.begin, self.r.chunk, self.r.replay, self.r.step):
-            for m in part:
-                if m.into in self.r.near and m.into not in t.nears:
-                    axes = p.letters.values[m.value]
-                    shape = tuple(within(a, n, p.outer, self.size) for a, n in zip(axes, m.value.shape, strict=True))
-                    shape = (p.every, *shape) if m.how == "states" else shape
+        for scan in self.r.scans():
+            for m in scan.parts():
+                if isinstance(m, Move) and m.into in self.r.near and m.into not in t.nears:
+                    axes, shape = stacked_axes(m, p.letters.values[m.value]), stacked_shape(m, scan)
+                    t.axes[m.into], t.shapes[m.into] = axes, shape
+                    shape = tuple(n if a is None else within(a, n, p.outer, self.size) for a, n in zip(axes, shape, strict=True))
                     t.nears[m.into] = ir.Near(t.name(m.into.name or "near"), m.into.dtype.compute, shape)
-                    t.axes[m.into] = axes
                     t.emit(t.nears[m.into])
 
-    def steps(self, index: str, lo: Extent, hi: Extent, moves: Sequence[Move], order: str) -> None:
+    # --- scans ----------------------------------------------------------------------------------------------------------
+    def scan(self, r: Resident) -> None:
+        """All steps of a scan, which may itself be a nest of a step."""
+        t, outer = self.t, (self.r, self.index, self.t.again)
+        self.r = r
+        self.nests(r.begin)
+        if r.states:
+            chunk = f"chunk_{r.number}"
+            t.push(chunk)
+            t.again = t.depth
+            first = size(chunk) * r.every
+            last = minimum(first + r.every, r.length)
+            self.nests(r.chunk)
+            self.steps("replay", first, last, r.replay, "forward")
+            self.steps("step", first, last, r.step, "backward")
+            t.again = outer[2]
+            t.emit(ir.Stream(chunk, 0, ceildiv(r.length, r.every), 1, t.pop(), (), "backward"))
+        else:
+            self.steps("step", 0, r.length, r.step, "forward")
+        self.nests(r.end)
+        self.r, self.index, t.again = outer
+
+    def steps(self, loop: str, lo: Extent, hi: Extent, moves: Sequence[Move | Resident], order: str) -> None:
         t, outer = self.t, self.t.again
+        index = f"{loop}_{self.r.number}"
         t.push(index)
         t.again = t.depth
         self.index = size(index)
@@ -137,14 +104,20 @@ class _Resident:
         t.emit(ir.Stream(index, lo, hi, 1, t.pop(), (), order))
 
     # --- nests ----------------------------------------------------------------------------------------------------------
-    def nests(self, moves: Sequence[Move]) -> None:
+    def nests(self, moves: Sequence[Move | Resident]) -> None:
         for m in moves:
-            if m.how == "kept":
+            if isinstance(m, Resident):
+                self.scan(m)
+            elif m.how == "kept":
                 self.t.push()
                 self.nest(m)
                 body = self.t.pop()
-                rest = ir.Map("eq", (ir.Scalar(modulo(self.index, self.p.every), dt.i64), ir.Constant(0, dt.i64)), dt.bool_)
+                rest = ir.Map("eq", (ir.Scalar(modulo(self.index, self.r.every), dt.i64), ir.Constant(0, dt.i64)), dt.bool_)
                 self.t.emit(ir.If(rest, body))
+            elif m.how == "scatter":
+                self.scatter(m)
+            elif self.t.made[m.value].op in (Op.SORT, Op.ARGSORT):
+                self.sort(m)
             else:
                 self.nest(m)
 
@@ -171,7 +144,7 @@ class _Resident:
         axes = self.p.letters.of(e, 0)
         return [x for a in e.attributes["axes"] for x in axes[a]]
 
-    def over(self, letters: Sequence[Letter], inside: Callable[[], None]) -> None:
+    def over(self, letters: Sequence[Letter], inside: Callable[[], None], order: str = "any") -> None:
         """Streams of single elements."""
         t = self.t
         if not letters:
@@ -180,8 +153,8 @@ class _Resident:
         index = t.name("r")
         t.push(index)
         t.pos[letters[0]] = size(index)
-        self.over(letters[1:], inside)
-        t.emit(ir.Stream(index, 0, self.size[letters[0]], 1, t.pop()))
+        self.over(letters[1:], inside, order)
+        t.emit(ir.Stream(index, 0, self.size[letters[0]], 1, t.pop(), (), order))
 
     def tiles(self, lane: Letter, inside: Callable[[], None]) -> None:
         """A Stream of tiles along a letter, and the rest."""
@@ -253,19 +226,55 @@ class _Resident:
 
     def store(self, m: Move, tile: ir.Tile) -> None:
         """Put a tile where its nest says."""
-        t, p = self.t, self.p
+        t, r = self.t, self.r
         at: Position = t.own(m.value)
+        prefix: tuple[Extent, ...] = ()
         if m.how == "stack":
-            place = p.length - 1 - self.index if p.turned else self.index
+            place = r.length - 1 - self.index if r.turned else self.index
             at = (*at[: m.axis], place, *at[m.axis :])
         elif m.how == "kept":
-            at = (floordiv(self.index, p.every), *at)
+            prefix = (floordiv(self.index, r.every),)
         elif m.how == "states":
-            at = t.near_place(m.into, m.value, (self.index - t.first,), at)
-        if m.how == "near":
-            at = t.near_place(m.into, m.value, (), at)
-        near = t.nears.get(m.into)
-        view = t.view(near or self.memory(m.into), at)
+            prefix = (within_chunk(r, "replay"),)
+        view = t.view(t.memory_of(m), t.near_place(m.into, at, prefix))
         assert view is not None
+        near = t.nears.get(m.into)
         tile = spread_to(tile, t.shape_of(view) or (1, 1))
         t.emit(ir.Put(near, view.index, tile) if near else ir.Store(view, tile, t.made[m.value].location))
+
+    # --- what reads or writes at places that data tell ------------------------------------------------------------------
+    def scatter(self, m: Move) -> None:
+        """One update after the other, added to what lies in memory; tiles lie along an axis that is not scattered."""
+        t, e = self.t, self.t.made[m.value]
+        axis, letters_of = e.attributes["axis"], self.p.letters.of
+        letters = [x for x in flat(letters_of(e, 2)) if x not in self.p.outer]
+        own = {x for d, axes in enumerate(self.p.letters.values[e.result]) if d != axis for x in axes}
+        lane = letters[-1] if letters and letters[-1] in own and letters[-1] not in flat(letters_of(e, 1)) else None
+
+        def add() -> None:
+            at = list(t.own(e.result))
+            at[axis] = t.index_entry(t.operand(e, 1, t.plain_operand(e, 1)), e.result.shape[axis])
+            view = t.view(t.memory_of(m), t.near_place(m.into, tuple(at)))
+            assert view is not None
+            update = t.here(t.operand(e, 2, t.plain_operand(e, 2)))
+            old = t.let(ir.Load(view, t.shape_of(view)), "old")
+            t.emit(ir.Store(view, ir.Map("add", (old, spread_to(update, old.shape)), old.dtype), e.location))
+
+        def inside() -> None:
+            if lane is not None:
+                self.tiles(lane, add)
+                return
+            t.shape, t.edge = (1, 1), set()
+            add()
+
+        self.over([x for x in letters if x != lane], inside, "forward")
+
+    def sort(self, m: Move) -> None:
+        """A sort of each row."""
+        e = self.t.made[m.value]
+        along = self.p.letters.values[e.result][e.attributes["axis"]]
+        letters = [x for x in flat(self.p.letters.values[e.result]) if x not in self.p.outer and x not in along]
+        self.sorts += 1
+        one = StepSort(self.t, m, self.target, f"_s{self.sorts}")
+        one.declare(self.p.outer)
+        self.over(letters, one.row)

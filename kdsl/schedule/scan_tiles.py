@@ -18,7 +18,7 @@ from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.positions import Known, Memory, Position, constant, number, spread_to
 from kdsl.schedule.tiles import Tiles
 
-PLACES = frozenset({"step_0", "replay_0", "chunk_0"})  # indices that transforms/scan_steps.py names
+LOOPS = ("step", "replay", "chunk")  # transforms/scan_steps.py names their indices: step_0 is the outermost scan's
 
 
 class ScanTiles(Tiles):
@@ -28,6 +28,7 @@ class ScanTiles(Tiles):
         super().__init__(plan, memory)
         self.scan = plan
         self.made = {e.result: e for e in plan.inner}
+        self.places = {f"{loop}_0" for loop in LOOPS}
         self.uses.clear()
         self.uses.update(v for e in plan.inner for v in e.values)
         self.uses.update(v for v, _ in plan.ys.values())
@@ -35,7 +36,7 @@ class ScanTiles(Tiles):
     def compute(self, e: Equation, at: Position) -> Known:
         if e.op is Op.TAKE:
             index = self.made.get(e.values[1])
-            if index is not None and index.op is Op.SIZE and names_in(index.attributes["value"]) & PLACES:
+            if index is not None and index.op is Op.SIZE and names_in(index.attributes["value"]) & self.places:
                 axis = e.attributes["axis"]
                 return self.operand(e, 0, (*at[:axis], index.attributes["value"], *at[axis:]))
         if e.op in REDUCTIONS:

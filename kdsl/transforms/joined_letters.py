@@ -97,4 +97,6 @@ def _kept_apart(e: Equation, letters: Letters, apart: set[Letter]) -> list[froze
     elif e.op in (Op.SCATTER_ADD, Op.SCATTER_ALONG):
         apart.update(letters.values[e.result][e.attributes["axis"]])
         apart.update(flat(letters.of(e, 1)))
+    elif e.op in (Op.SORT, Op.ARGSORT):
+        apart.update(letters.values[e.result][e.attributes["axis"]])
     return []

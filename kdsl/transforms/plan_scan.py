@@ -23,13 +23,14 @@ from kdsl.transforms.cost import bytes_of, cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_scan_resident import plan_resident
-from kdsl.transforms.scan_steps import Written, write_steps
+from kdsl.transforms.scan_steps import Written, is_turned, write_steps
 from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
 GPU_LANES = 32  # one warp: side by side with many others, each waits for its own memory
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
+IN_REGISTERS = FEEDING | REDUCTIONS | {Op.RESHAPE}  # what a step whose carry stays in registers is made of
 
 
 def plan_scan(
@@ -47,10 +48,12 @@ def plan_scan(
         if e.op is not Op.SCAN and (e.op not in FEEDING or any(v in results for v in e.values)):
             raise Illegal(f"{e.op.value} before or after the steps of a scan")
     first = Scan(next(e for e in equations if e.op is Op.SCAN))
-    # steps are counted in the direction in which states arise: a scan with a replay counts down
-    turned = first.reverse if first.replay is None else not first.reverse
+    turned = is_turned(first)
     s, written = write_steps(equations, outputs, turned)
     try:
+        for e in written.inner:
+            if e.op not in IN_REGISTERS:
+                raise Illegal(f"{e.op.value} in a step")
         plan = _plan_lanes(written, contiguous, target)
     except Illegal:
         plan = plan_resident(written, contiguous, s)

@@ -1,30 +1,32 @@
 """Plans of scans whose carry does not stay in registers: products with matrices, carries that are shifted, several folds.
 
 In:  a scan written out.  Out: a ScanPlan with `resident`: a step as nests over its axes, one after the other, through memory.
-A nest makes one value: a fold, what is dear and read again, the next carry, what is stored. Everything between is made where
-it is read. Letters that all values keep at one place are loops around the scan; the others stand in each nest.
-Read before: plan_scan.py. Read next: schedule/scan_resident.py.
+Letters that all values keep at one place are loops around the scan; the others stand in each nest.
+Read before: scan_nests.py. Read next: schedule/scan_resident.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from kdsl.ir.frame import Illegal, Letter, Letters, Move, Resident, ScanPlan, flat, within
+from kdsl.ir.frame import Axes, Illegal, Letter, Letters, Move, ScanPlan, flat, stacked_axes, stacked_shape, within
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, SOURCES, Op
 from kdsl.ir.scans import Scan
-from kdsl.ir.tensor import Equation, TensorType, Value
-from kdsl.transforms.cost import HEAVY, cost_of
+from kdsl.ir.sizes import Extent
+from kdsl.ir.tensor import Equation, Value
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
+from kdsl.transforms.plan_scatter import SCATTERS
+from kdsl.transforms.plan_sort import SORTS
+from kdsl.transforms.scan_nests import Nests
 from kdsl.transforms.scan_steps import Written
 from kdsl.transforms.ties import MOVING, tied_axes
 
 NEAR = 32 * 1024  # bytes of one value in near memory, at most
 ALL_NEAR = 192 * 1024  # bytes of all of them
-EXTREMA = frozenset({Op.MAX, Op.MIN, Op.ARGMAX, Op.ARGMIN})
-POSSIBLE = ELEMENTWISE | MOVEMENT | SOURCES | REDUCTIONS | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}
+POSSIBLE = (
+    ELEMENTWISE | MOVEMENT | SOURCES | REDUCTIONS | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER, Op.SCAN, *SORTS, *SCATTERS}
+)
 
 
 def plan_resident(w: Written, contiguous: Callable[[Value], bool], s: Scan) -> ScanPlan:
@@ -39,120 +41,48 @@ def plan_resident(w: Written, contiguous: Callable[[Value], bool], s: Scan) -> S
 
 
 def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, all_shared: bool) -> ScanPlan:
-    inner, r = _nests(w, s, all_shared)
-    pairs = [m for part in (r.begin, r.chunk, r.replay, r.step, r.end) for m in part]
-    memory = {m.into for m in pairs if m.how in ("near", "states")} | set(r.states)
+    nests = Nests(w.inner[: w.around], all_shared)
+    r = nests.scan(s, w, 0, lambda v: v)
+    inner, moves = nests.inner, list(r.moves())
+    results = {*w.ys, *w.last, *w.kept}
+    states = {read: stack for scan in r.scans() for read, stack in scan.states.items()}
+    memory = ({m.into for m in moves} | set(states)) - results
     hard = HardLetters().add(inner)
-    for m in pairs:
-        if m.how == "near":
-            _name_alike(hard, m.value, m.into)
-        for read, stack in r.states.items():
-            if stack is m.into:
-                _name_alike(hard, m.value, read)
+    written = {m.into: m for m in moves}
+    reads = {v: written[states.get(v, v)] for v in memory if states.get(v, v) in written}
+    names = {stack: read for read, stack in states.items()}
+    for m in moves:
+        if m.into not in results:
+            _name_alike(hard, m, names.get(m.into, m.into))
     letters = letters_of(inner, lambda v: v not in memory and contiguous(v), hard)
-    outputs = [m.value for m in pairs if m.how in ("stack", "kept")] + [m.value for m in r.end]
-    outer = _outer(inner, letters, pairs, r, outputs)
-    results = {m.into for m in pairs if m.how in ("stack", "kept")} | {m.into for m in r.end}
+    outer = _outer(inner, letters, moves, reads, results)
     inputs = dict.fromkeys(e.operands[i] for e, i in letters.uses)
     plan = ScanPlan("", (), tuple(v for v in inputs if isinstance(v, Value) and v not in memory), (), letters)
     plan.inner, plan.resident, plan.outer = tuple(inner), r, tuple(outer)
+    scan_of = {m: scan for scan in r.scans() for m in scan.parts() if isinstance(m, Move)}
     total = 0
-    for m in pairs:
-        if m.into in results or m.into in r.near:
-            continue
-        size = m.into.dtype.compute.bytes
-        for axis, n in zip(letters.values[m.value], m.value.shape, strict=True):
-            size = size * within(axis, n, outer, letters.size)  # type: ignore[assignment]
-        if m.how == "states":
-            size *= s.every
+    for v in dict.fromkeys(m.into for m in moves if m.into not in results):
+        m = written[v]
+        size: Extent = v.dtype.compute.bytes
+        for axis, n in zip(stacked_axes(m, letters.values[m.value]), stacked_shape(m, scan_of[m]), strict=True):
+            size = size * (n if axis is None else within(axis, n, outer, letters.size))
         if isinstance(size, int) and size <= NEAR and total + size <= ALL_NEAR:
-            r.near.add(m.into)
+            r.near.add(v)
             total += size
         elif not outer.keys() <= set(flat(letters.values[m.value])):
             raise Illegal("a step's value that all blocks share is too large for near memory")
     return plan
 
 
-def _nests(w: Written, s: Scan, all_shared: bool) -> tuple[list[Equation], Resident]:
-    """The equations, reading what lies in memory as inputs; and the nests that put it there.
-
-    `all_shared`: everything that is read twice lies in memory."""
-    r = Resident()
-    inner: list[Equation] = list(w.inner[: w.around])
-    starts = {c.before for c in (*w.carries, *w.replayed)}
-    wanted = {v for c in (*w.carries, *w.replayed) for v in (c.after,)} | {y for y, _ in w.ys.values()}
-    varying = _varying(w)
-
-    def section(equations: Sequence[Equation], moves: list[Move], begins: list[Move], named: dict[Value, Value]) -> None:
-        readers: dict[Value, list[Equation]] = {}
-        for e in equations:
-            for v in e.values:
-                readers.setdefault(v, []).append(e)
-        cost: dict[Value, int] = {}
-        for e in equations:
-            operands = tuple(named.get(o, o) if isinstance(o, Value) else o for o in e.operands)
-            if e.result in starts:  # what a carry is before the first step
-                first = Value(e.result.type, e.result.name)
-                inner.append(replace(e, result=first, operands=operands))
-                begins.append(Move(first, e.result))
-                continue
-            inner.append(replace(e, operands=operands))
-            slice_ = e.op is Op.TAKE and e.values[0] not in cost
-            mine = 0 if slice_ else cost_of(e.op) + sum(cost.get(v, 0) for v in e.values if v not in named)
-            cost[e.result] = mine
-            others = readers.get(e.result, [])
-            dear = mine >= HEAVY and (len(others) > 1 or any(q.op is Op.BROADCAST for q in others))
-            # a maximum is compared with what it is of, bit for bit: both must be one computation
-            dear = dear or (mine > 0 and len(others) > 1 and any(q.op in EXTREMA for q in others))
-            dear = dear or (all_shared and len(others) > 1 and e.op is not Op.SIZE)
-            if e.result not in wanted and (e.op in REDUCTIONS or e.op is Op.RESHAPE or dear):
-                named[e.result] = Value(e.result.type, e.result.name)
-                once = e.result not in varying
-                (r.begin if once else moves).append(Move(e.result, named[e.result]))
-
-    def copy(v: Value) -> Value:
-        out = Value(v.type, v.name)
-        inner.append(Equation(out, Op.BARRIER, (v,), {}, s.equation.location))
-        return out
-
-    def advance(carries: Sequence, moves: list[Move]) -> None:
-        """The next carries, all of them from the old ones."""
-        after = [Value(c.after.type, c.after.name) for c in carries]
-        moves += [Move(c.after, a) for c, a in zip(carries, after, strict=True)]
-        moves += [Move(copy(a), c.before) for c, a in zip(carries, after, strict=True)]
-
-    section(w.inner[w.around : w.replay], r.replay, r.chunk, {})
-    named: dict[Value, Value] = {}
-    for c in w.replayed:
-        stack = Value(TensorType(c.before.dtype.compute, (s.every, *c.before.shape)), "states")
-        r.replay.insert(0, Move(copy(c.before), stack, "states"))
-        named[c.before] = Value(c.before.type, c.before.name)
-        r.states[named[c.before]] = stack
-    advance(w.replayed, r.replay)
-    for result, i in w.kept.items():
-        r.step.append(Move(copy(w.carries[i].before), result, "kept"))
-    section(w.inner[w.replay :], r.step, r.begin, named)
-    r.step += [Move(y, result, "stack", axis) for result, (y, axis) in w.ys.items()]
-    advance(w.carries, r.step)
-    r.end = [Move(copy(w.carries[i].before), result) for result, i in w.last.items()]
-    return inner, r
-
-
-def _varying(w: Written) -> set[Value]:
-    """What is not the same in every step."""
-    out: set[Value] = set()
-    for e in w.inner[w.around :]:
-        made_anew = e.op is Op.TAKE or e.result in {c.before for c in (*w.carries, *w.replayed)}
-        if made_anew or any(v in out for v in e.values):
-            out.add(e.result)
-    return out
-
-
-def _name_alike(h: HardLetters, made: Value, read: Value) -> None:
+def _name_alike(h: HardLetters, m: Move, read: Value) -> None:
     """Axes of a value and of its uses through memory have one name where that makes no clash."""
     for use in h.readers.get(read, ()):
         apart = set(map(h.union.find, h.private))  # axes that are read at other places than a loop's
-        for a, b in zip(h.made[made], h.uses[use], strict=True):
+        mine, own = h.uses[use], h.made[m.value]
+        if len(mine) > len(own):  # stacked
+            place = m.axis if m.how == "stack" else 0
+            mine = (*mine[:place], *mine[place + 1 :])
+        for a, b in zip(own, mine, strict=True):
             if h.union.find(b) in apart:
                 continue
             mark = h.union.mark()
@@ -163,33 +93,43 @@ def _name_alike(h: HardLetters, made: Value, read: Value) -> None:
 
 
 def _outer(
-    inner: Sequence[Equation], letters: Letters, pairs: Sequence[Move], r: Resident, outputs: Sequence[Value]
+    inner: Sequence[Equation], letters: Letters, moves: Sequence[Move], reads: dict[Value, Move], results: set[Value]
 ) -> dict[Letter, None]:
     """The letters of loops around the scan: every result has them, every value in memory has them at one place."""
+    outputs = [m.value for m in moves if m.into in results]
     found = dict.fromkeys(x for v in outputs for x in flat(letters.values[v]))
-    through = {m.into: m.value for m in pairs if m.how == "near"}
-    through.update({read: m.value for read, stack in r.states.items() for m in pairs if m.into is stack})
     for v in outputs:
         found = {x: None for x in found if x in flat(letters.values[v])}
+    inside: set[Letter] = set()
     for e in inner:
-        if e.op in REDUCTIONS:
-            found = {x: None for x in found if x not in dropped(e, letters)}
-        if e.op in MOVING:  # what lies in memory behind it is read at another place, under the same name or not
-            tied = {(i, d) for i, d, _ in tied_axes(e)}
-            tensors = [i for i, o in enumerate(e.operands) if isinstance(o, Value)]
-            axes_of = [(i, d, axis) for i in tensors for d, axis in enumerate(letters.of(e, i))]
-            moved = {x for i, d, axis in axes_of if (i, d) not in tied for x in axis}
-            found = {x: None for x in found if x not in moved}
+        inside |= _walked(e, letters)
     for (e, i), axes in letters.uses.items():
-        made = through.get(e.operands[i])  # type: ignore[arg-type]
-        if made is not None:
-            for a, b in zip(letters.values[made], axes, strict=True):
-                if a != b:
-                    found = {x: None for x in found if x not in a and x not in b}
-    for m in pairs:  # several nests may write one place
-        for n in pairs:
-            if n.into is m.into and letters.values[n.value] != letters.values[m.value]:
-                for a, b in zip(letters.values[n.value], letters.values[m.value], strict=True):
-                    if a != b:
-                        found = {x: None for x in found if x not in a and x not in b}
-    return found
+        m = reads.get(e.operands[i])  # type: ignore[arg-type]
+        if m is not None:
+            own = stacked_axes(m, letters.values[m.value]) if len(axes) > len(m.value.shape) else letters.values[m.value]
+            for a, b in zip(own, axes, strict=True):
+                if a is None or a != b:
+                    inside |= {*(a or ()), *b}
+    first: dict[Value, Axes] = {}
+    for m in moves:  # several nests may write one place
+        for a, b in zip(first.setdefault(m.into, letters.values[m.value]), letters.values[m.value], strict=True):
+            inside |= {*a, *b} if a != b else set()
+    return {x: None for x in found if x not in inside}
+
+
+def _walked(e: Equation, letters: Letters) -> set[Letter]:
+    """The letters along which an equation reads other places than its own."""
+    out: set[Letter] = set()
+    if e.op in REDUCTIONS:
+        out |= dropped(e, letters)
+    if e.op in MOVING:  # what lies in memory behind it is read at another place, under the same name or not
+        tied = {(i, d) for i, d, _ in tied_axes(e)}
+        tensors = [i for i, o in enumerate(e.operands) if isinstance(o, Value)]
+        out |= {x for i in tensors for d, axis in enumerate(letters.of(e, i)) if (i, d) not in tied for x in axis}
+    if e.op in SORTS:
+        out |= {x for t in (letters.values[e.result], letters.of(e, 0)) for x in t[e.attributes["axis"]]}
+    if e.op in SCATTERS:
+        axes = letters.values[e.result]
+        own = {x for d, axis in enumerate(axes) if d != e.attributes["axis"] for x in axis}
+        out |= {*axes[e.attributes["axis"]], *flat(letters.of(e, 1)), *flat(letters.of(e, 2))} - own
+    return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Union
 
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import result_type
@@ -16,8 +17,9 @@ from kdsl.ir.scans import Scan
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Function, Location, Value
 
-Found = tuple[Value, Extent, Location | None]
+Found = tuple[Value, Extent, Union[Location, None]]  # an index tensor, how long the axis is that it counts along, where
 SAME_ELEMENTS = (Op.BROADCAST, Op.RESHAPE, Op.PERMUTE)
+INDEXED = (Op.TAKE, Op.TAKE_ALONG, Op.SCATTER_ADD, Op.SCATTER_ALONG)
 
 
 def indices_of_scans(equations: Sequence[Equation]) -> tuple[list[Equation], list[Found]]:
@@ -29,10 +31,10 @@ def indices_of_scans(equations: Sequence[Equation]) -> tuple[list[Equation], lis
         if e.op is not Op.SCAN:
             out.append(e)
             continue
-        s = Scan(e)
+        s, inside = Scan(e), []
         first = s.key not in known
         if first:
-            known[s.key] = _with_indices(s, found)
+            known[s.key], inside = _with_indices(s, found)
         step, count = known[s.key], len(s.step.results)
         if step is s.step:
             out.append(e)
@@ -44,32 +46,33 @@ def indices_of_scans(equations: Sequence[Equation]) -> tuple[list[Equation], lis
                 one = {**a, "index": count + i}
                 whole = Value(result_type(Op.SCAN, e.operands, one), index.name)
                 out.append(Equation(whole, Op.SCAN, e.operands, one, e.location))
-                found += [(whole, extent, at) for inside, extent, at in _taken(s.step) if inside is index]
+                found += [(whole, extent, at) for v, extent, at in inside if v is index]
         out.append(replace(e, attributes={**a, "index": s.index + more if s.index >= count else s.index}))
     return out, found
 
 
-def _taken(step: Function) -> list[Found]:
-    """The index tensors of a function, as far back as their elements are the same."""
-    made = {e.result: e for e in step.equations}
-    out: list[Found] = []
-    for e in step.equations:
-        if e.op in (Op.TAKE, Op.TAKE_ALONG):
-            x, index = e.values
-            while index in made and made[index].op in SAME_ELEMENTS:
-                index = made[index].values[0]
-            out.append((index, x.shape[e.attributes["axis"]], e.location))
-    return out
-
-
-def _with_indices(s: Scan, found: list[Found]) -> Function:
-    """The step with the indices that it computes as further results; those of its operands join `found`."""
+def _with_indices(s: Scan, found: list[Found]) -> tuple[Function, list[Found]]:
+    """The step with the indices that it computes as further results, and what these are; those of operands join `found`."""
     _, _, xs, closures = s.parameters()
     outside = {**dict(zip(xs, s.xs, strict=True)), **dict(zip(closures, s.closures, strict=True))}
-    more: dict[Value, None] = {}
-    for index, extent, at in _taken(s.step):
+    equations, inner = indices_of_scans(s.step.equations)  # of scans within the step
+    made = {e.result: e for e in equations}
+    taken = [(e.values[1], e.values[0].shape[e.attributes["axis"]], e.location) for e in s.step.equations if e.op in INDEXED]
+    inside: list[Found] = []
+    for index, extent, at in (*taken, *inner):
+        while index in made and made[index].op in SAME_ELEMENTS:
+            index = made[index].values[0]
         if index in outside:
             found.append((outside[index], extent, at))
-        else:
-            more[index] = None
-    return replace(s.step, results=(*s.step.results, *more)) if more else s.step
+        elif index not in made or not _is_place(made[index], extent):
+            inside.append((index, extent, at))
+    more = dict.fromkeys(v for v, _, _ in inside)
+    step = replace(s.step, equations=tuple(equations), results=(*s.step.results, *more)) if more else s.step
+    return step, inside
+
+
+def _is_place(e: Equation, extent: Extent) -> bool:
+    """Is this the place of an element along an axis of so many, which need not be checked?"""
+    if e.op is Op.ARGSORT:
+        return e.result.shape[e.attributes["axis"]] == extent
+    return e.op in (Op.ARGMAX, Op.ARGMIN) and e.values[0].shape[e.attributes["axes"][0]] == extent

@@ -18,7 +18,7 @@ from kdsl.ir.scans import Scan, live_parts
 from kdsl.ir.sizes import Extent, size
 from kdsl.ir.tensor import Equation, Function, Operand, Value
 
-STEP, REPLAY, CHUNK = "step_0", "replay_0", "chunk_0"  # the indices of the loops over steps, and over checkpoints
+STEP, REPLAY, CHUNK = "step", "replay", "chunk"  # the loops over steps, and over checkpoints: step_0 is the outermost scan's
 
 
 @dataclass(eq=False)
@@ -35,8 +35,16 @@ class Written:
     kept: dict[Value, int] = field(default_factory=dict)
 
 
-def write_steps(equations: Sequence[Equation], outputs: Sequence[Value], turned: bool) -> tuple[Scan, Written]:
-    """The scan among these equations, written out; Illegal where there are two. `turned`: steps are counted from the end."""
+def is_turned(s: Scan) -> bool:
+    """Are steps counted from the end? They are in the direction in which states arise: a scan with a replay counts down."""
+    return s.reverse if s.replay is None else not s.reverse
+
+
+def write_steps(
+    equations: Sequence[Equation], outputs: Sequence[Value], turned: bool, number: int = 0
+) -> tuple[Scan, Written]:
+    """The scan among these equations, written out; Illegal where there are two. `turned`: steps are counted from the end;
+    `number` of the scan, which its loops are named after."""
     found = [e for e in equations if e.op is Op.SCAN]
     s = Scan(found[0])
     if any(Scan(e).key != s.key for e in found):
@@ -48,14 +56,14 @@ def write_steps(equations: Sequence[Equation], outputs: Sequence[Value], turned:
     results = sorted({i if i < count else i - count for i in wanted})
     live, needed = live_parts(s.step, s.carries, results)
     carries, states, xs, closures = s.parameters()
-    w = _Writer(out.inner, s, turned)
+    w = _Writer(out.inner, s, turned, number)
     inside: dict[Value, Value] = dict(zip(closures, s.closures, strict=True))
     if s.replay is not None:
         want = [i for i, v in enumerate(states) if v in needed]
         kept, read = live_parts(s.replay, len(states), want)
         again: dict[Value, Value] = dict(zip(s.replay.parameters[-len(closures) :] if closures else (), s.closures, strict=True))
         for i in sorted(kept):
-            again[s.replay.parameters[i]] = inside[states[i]] = w.barrier(w.take(s.states[i], 0, size(CHUNK)), states[i])
+            again[s.replay.parameters[i]] = inside[states[i]] = w.barrier(w.take(s.states[i], 0, w.index(CHUNK)), states[i])
         for p, x, axis in zip(s.replay.parameters[len(states) :], s.xs, s.axes, strict=False):
             if p in read:
                 again[p] = w.take(x, axis, w.place(REPLAY))
@@ -84,13 +92,16 @@ def write_steps(equations: Sequence[Equation], outputs: Sequence[Value], turned:
 class _Writer:
     """Appends to the equations of a kernel."""
 
-    def __init__(self, inner: list[Equation], s: Scan, turned: bool) -> None:
-        self.inner, self.length, self.turned = inner, s.length, turned
+    def __init__(self, inner: list[Equation], s: Scan, turned: bool, number: int) -> None:
+        self.inner, self.length, self.turned, self.number = inner, s.length, turned, number
         self.location = s.equation.location
         self.made = {e.result: e for e in inner}
 
-    def place(self, index: str) -> Extent:
-        return self.length - 1 - size(index) if self.turned else size(index)
+    def index(self, loop: str) -> Extent:
+        return size(f"{loop}_{self.number}")
+
+    def place(self, loop: str) -> Extent:
+        return self.length - 1 - self.index(loop) if self.turned else self.index(loop)
 
     def barrier(self, x: Value, like: Value) -> Value:
         out, made = Value(x.type, like.name), self.made.get(x)
