@@ -4,7 +4,8 @@ Read in this order: parse, flatten, registers, memory, races, wave, instructions
 kernel, emulator.
 """
 
+from kdsl.emulator.bulk import TensorMap
 from kdsl.emulator.emulator import Emulator
 from kdsl.emulator.memory import Buffer
 
-__all__ = ["Buffer", "Emulator"]
+__all__ = ["Buffer", "Emulator", "TensorMap"]

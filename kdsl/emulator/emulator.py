@@ -127,10 +127,14 @@ class Emulator:
         item = np.dtype(dtype).itemsize
         if strides is None:
             strides = [item * int(np.prod(sizes[: i + 1])) for i in range(len(sizes) - 1)]
+        words = self.tensor_map_by_value(TensorMap(tensor.address, item, tuple(sizes), tuple(strides), tuple(box), swizzle))
+        return self.put(np.frombuffer(words, np.uint64), "tensor map")
+
+    def tensor_map_by_value(self, tensor_map: TensorMap) -> bytes:
+        """The same as the bytes of a parameter."""
         number = len(self.memory.tensor_maps) + 1
-        found = TensorMap(tensor.address, item, tuple(sizes), tuple(strides), tuple(box), swizzle)
-        self.memory.tensor_maps[number] = found
-        return self.put(np.array([number, *[0] * 15], np.uint64), "tensor map")
+        self.memory.tensor_maps[number] = tensor_map
+        return np.array([number, *[0] * 15], np.uint64).tobytes()
 
     def launch(
         self,

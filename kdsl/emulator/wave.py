@@ -222,7 +222,8 @@ class Wave:
     def rest_of_group(self, size: int) -> None:
         """The running threads wait for those of their group of `size` that are not here."""
         lanes = self.lanes[self.at]
-        _, place, count = np.unique(lanes // size, return_inverse=True, return_counts=True)
+        groups = self.block[lanes] * -(-self.padded // size) + self.thread[lanes] // size
+        _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
         whole = count[place] == size
         if whole.any():
             self.pc[lanes[whole]] = self.here

@@ -144,7 +144,8 @@ def _product(ins: Instruction, kernel: Kernel) -> Any:
 
     def run(w: Wave) -> None:
         lanes = w.lanes[w.at]
-        if len(lanes) % 128 or (lanes.reshape(-1, 128)[:, 0] % 128).any() or (np.diff(lanes.reshape(-1, 128)) != 1).any():
+        groups = lanes.reshape(-1, 128) if len(lanes) % 128 == 0 else None
+        if groups is None or (w.thread[groups[:, 0]] % 128).any() or (np.diff(groups) != 1).any():
             w.rest_of_group(128)
             return
         before = np.zeros((len(lanes) // 128, 4, 32, len(accumulator)), number)
