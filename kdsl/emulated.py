@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.emulator import Buffer, Emulator
+from kdsl.emulator import Buffer, Emulator, TensorMap
 from kdsl.ir.loops import Program
 from kdsl.ir.sizes import Extent, evaluate
 from kdsl.runtime.call import Executable
@@ -68,7 +68,8 @@ class Emulated(Executable):
             for kernel in code.kernels:
                 blocks = evaluate(kernel.blocks, values)
                 if blocks:
-                    arguments = [places[p.name][1] if p.kind == "address" else values[p.name] for p in kernel.parameters]
+                    addresses = {name: address for name, (_, address) in places.items()}
+                    arguments = [argument(gpu, p, addresses, values) for p in kernel.parameters]
                     gpu.launch(kernel.name, blocks, kernel.threads, kernel.near_bytes, arguments)
             for b in code.program.buffers:
                 if b.role == "result":
@@ -84,6 +85,20 @@ class Emulated(Executable):
         size = int(np.prod(_shape(b.shape, values), dtype=np.int64)) * b.dtype.bytes
         place = gpu.room(size, b.name)
         return place, place.address
+
+
+def argument(gpu: Emulator, parameter: Any, addresses: Mapping[str, int], sizes: Mapping[str, int]) -> int | bytes:
+    """What a launch passes for a parameter (codegen/cuda/kernels.py), given where buffers lie and the named sizes."""
+    if parameter.kind == "size":
+        return sizes[parameter.name]
+    address = addresses[parameter.name]
+    if parameter.kind == "address":
+        return address
+    b = parameter.boxes
+    item = b.dtype.bytes
+    shape, strides = _shape(b.shape, sizes), _shape(b.strides, sizes)
+    steps = tuple(item * s for s in reversed(strides[:-1]))
+    return gpu.tensor_map_by_value(TensorMap(address, item, shape[::-1], steps, b.box[::-1], b.box[-1] * item))
 
 
 def _shape(extents: Sequence[Extent], values: Mapping[str, int]) -> tuple[int, ...]:

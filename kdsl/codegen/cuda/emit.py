@@ -13,27 +13,18 @@ import linecache
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from kdsl.codegen.cuda.addresses import factor, group, stays_above_zero
 from kdsl.codegen.cuda.barriers import Access, Item, Loop, Path, place_barriers
+from kdsl.codegen.cuda.bulk import Bringer
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
-from kdsl.codegen.cuda.expressions import Expressions, Line, Ring
+from kdsl.codegen.cuda.expressions import Block, Expressions, Line, Ring
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
+from kdsl.ir.boxes import PIECE, Boxes
 from kdsl.ir.sizes import Extent, ceildiv, names_in, size, substitute
 from kdsl.ir.tensor import Location
-
-
-@dataclass
-class Block:
-    """What stands under a `while` or an `if`."""
-
-    head: str
-    body: list[Line | Block]
-    depth: int = 1
-    once: bool = False
 
 
 class Emitter:
@@ -53,6 +44,7 @@ class Emitter:
         self.tiles.steps |= kernel.schedule.get("multiples", {})
         self.tiles.natural |= set(kernel.sizes)
         self.near_bytes = 0
+        self.bringer = Bringer(kernel, self.names, self.layouts.threads // 32) if kernel.schedule.get("bringing") else None
         self._rings()
         self.near: list[str] = []
         self.location = ("", 0)  # of the statement before
@@ -60,11 +52,18 @@ class Emitter:
 
     @property
     def threads(self) -> int:
-        return self.layouts.threads
+        """Of a block: those that compute, and the warp that brings tiles."""
+        return self.layouts.threads + (32 if self.bringer else 0)
+
+    @property
+    def maps(self) -> list[tuple[str, Boxes]]:
+        """The tensor maps that are passed behind the sizes, by their names."""
+        return list(self.bringer.maps.values()) if self.bringer else []
 
     def alignment(self, buffer: ir.Buffer) -> int:
         """What a buffer's address must be a multiple of."""
-        return max(self.tiles.alignments.get(buffer.name, 1), buffer.dtype.bytes)
+        boxed = PIECE if any(b.memory.name == buffer.name for _, b in self.maps) else 1
+        return max(self.tiles.alignments.get(buffer.name, 1), buffer.dtype.bytes, boxed)
 
     def source(self) -> str:
         return self.text
@@ -78,13 +77,17 @@ class Emitter:
         if self.grid:
             self.statements(above, body)
             body.append(Line(self._places()))
-        self.statements(self.grid[-1].body if self.grid else self.kernel.body, body)
+        inner = self.grid[-1].body if self.grid else self.kernel.body
+        if self.bringer:
+            gates = Line([f"gates({self.bringer.gates})"])
+            body += [gates, self.bringer.block(inner, self.loop, self.tiles.extent), Line([f"{self.bringer.count} = size(0)"])]
+        self.statements(inner, body)
         barriers = place_barriers([_accesses(x) for x in body])
         code = _write(body, barriers)
         parameters = [self.names.of("parameter", b.name) for b in self.kernel.buffers]
         arrays = [line for _, line in self.tiles.definitions.values()]
         arrays.sort(key=lambda line: line.split()[0] in parameters)  # an array takes the name of its address: those last
-        names = [*parameters, *(self.names.of("size", s) for s in self.kernel.sizes)]
+        names = [*parameters, *(self.names.of("size", s) for s in self.kernel.sizes), *(name for name, _ in self.maps)]
         head = f"def {self.name}({', '.join(names)}):"
         return "\n".join([*self._header(), "", head, *_indent([*arrays, *(code or ["pass"])])])
 
@@ -128,13 +131,17 @@ class Emitter:
         start = 0
         for ring in self.tiles.rings.values():
             m = ring.memory
-            name, swizzled = self.names.of("near", m.name.upper()), ", swizzled=True" if ring.swizzled else ""
+            name, how = self.names.of("near", m.name.upper()), "boxed" if ring.boxed else "swizzled" if ring.swizzled else ""
+            how = f", {how}=True" if how else ""
             shape = tuple(map(int, m.shape))  # type: ignore[arg-type]
-            out.append(f'{name} = Near("{m.dtype.name}", {shape}, {ring.depth}, {start}, {self.threads}{swizzled})')
+            out.append(f'{name} = Near("{m.dtype.name}", {shape}, {ring.depth}, {start}, {self.layouts.threads}{how})')
             start += _bytes(m) * ring.depth
+        if self.bringer:
+            out.append(self.bringer.record(start))
+            start += 16 * self.bringer.depth
         end = start
         for (dtype, shape), name in self.tiles.exchanges.items():
-            out.append(f'{name} = Near("{dtype}", {shape}, 1, {start}, {self.threads})')
+            out.append(f'{name} = Near("{dtype}", {shape}, 1, {start}, {self.layouts.threads})')
             end = max(end, start + -(-math.prod(shape) * BYTES[dtype] // 16) * 16)
         self.near_bytes = end
         out[0] = f"# {self.kernel.name} (numba.cuda): {blocks} blocks of {self.threads} threads, {end} bytes of near memory"
@@ -152,7 +159,8 @@ class Emitter:
         for s in ir.walk(self.kernel.body):
             if isinstance(s, ir.Near):
                 self.tiles.rings[s] = ring = Ring(s)
-                ring.swizzled = s in operands and len(s.shape) == 2 and _rows16(s)
+                ring.boxed = self.bringer is not None and s in {c.near for c in self.bringer.copies}
+                ring.swizzled = not ring.boxed and s in operands and len(s.shape) == 2 and _rows16(s)
             elif isinstance(s, ir.Copy):
                 self.tiles.rings[s.near].depth = max(self.tiles.rings[s.near].depth, s.depth)
 
@@ -257,7 +265,8 @@ class Emitter:
 
     def stream(self, s: ir.Stream, out: list[Line | Block]) -> None:
         back = s.order == "backward"
-        ahead = [c for c in s.body if isinstance(c, ir.Copy) and c.depth > 1]
+        brought = self.bringer is not None and s is self.bringer.stream
+        ahead = [c for c in s.body if isinstance(c, ir.Copy) and c.depth > 1 and not brought]
         depth = max((c.depth for c in ahead), default=1)
         if any(c.depth != depth for c in ahead):
             raise Unsupported(f"the copies of stream {s.index} have several depths")
@@ -291,9 +300,13 @@ class Emitter:
             for c in ahead:
                 ring = self.tiles.rings[c.near]
                 ring.number, ring.step = count, _later(0)
+        if brought:
+            body.append(Line([f"landed({self.bringer.gates}, {self.bringer.count})"]))
+            for c in self.bringer.copies:
+                self.tiles.rings[c.near].number = self.bringer.count
         if any(self.crosses_warps(t) for inner in (*ir.walk(s.body), s) for t in ir.tiles_of(inner)):
             body.append(Line(["barrier()"]))  # folds across warps use scratch of their own, step after step
-        self.statements([b for b in s.body if b not in ahead], body)
+        self.statements([b for b in s.body if b not in ahead and not (brought and isinstance(b, ir.Copy))], body)
         nexts = []
         for c in s.carries:
             name = self.tiles.called[c.name]
@@ -302,10 +315,13 @@ class Emitter:
                 continue
             nexts.append(self.names.of("next", f"{name}_next"))
             body += self.tiles.line(c.next, lambda x: f"{nexts[-1]} = {x}", self.tiles.held[c.name])
+        if brought:
+            leave = f"leave({self.bringer.gates}, {self.bringer.count})"
+            body.append(Line([leave, f"{self.bringer.count} = {self.bringer.count} + 1"]))
         if s.carries:
             body.append(Line([f"{', '.join(self.tiles.called[c.name] for c in s.carries)} = {', '.join(nexts)}"]))
         body.append(Line([f"{i} = {i} {sign} {s.tile}"] + ([f"{count} = {count} + 1"] if ahead else [])))
-        for c in ahead:
+        for c in [*ahead, *(self.bringer.copies if brought else ())]:
             self.tiles.rings[c.near].number = ""
         out.append(Block(f"while {i} {'>=' if back else '<'} {end}:", body, depth))
 

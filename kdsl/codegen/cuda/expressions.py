@@ -38,6 +38,16 @@ class Line:
 
 
 @dataclass
+class Block:
+    """What stands under a `while` or an `if`."""
+
+    head: str
+    body: list[Line | Block]
+    depth: int = 1
+    once: bool = False
+
+
+@dataclass
 class Ring:
     """Near memory of a kernel: how many tiles it holds, and which of them a load means just now."""
 
@@ -46,6 +56,7 @@ class Ring:
     number: str = "0"  # "" once nobody can tell
     step: Any = 0  # the same as a function of the stream's step
     swizzled: bool = False
+    boxed: bool = False  # brought by the copy engine: mbarriers part who fills it from who reads it
 
 
 class Expressions:
@@ -260,7 +271,8 @@ class Expressions:
     def read(self, memory: ir.Memory) -> None:
         if isinstance(memory, ir.Near):
             ring = self.rings[memory]
-            self.reads.append(("read", memory.name, ring.step, ring.depth))
+            if not ring.boxed:
+                self.reads.append(("read", memory.name, ring.step, ring.depth))
         else:
             root = memory.buffer.name if isinstance(memory, ir.Reshaped) else memory.name
             if root in self.written:

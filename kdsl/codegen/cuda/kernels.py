@@ -2,8 +2,8 @@
 
 In:  a scheduled Program (ir/loops.py) for a GPU.  Out: `emit_cuda(program)`, a text that holds its kernels in launch order;
 `ptx(kernel, arch)` and `assemble(ptx, arch)` compile one, with no GPU and no driver.
-Every parameter is 8 bytes: the address of each buffer, then each size as an i64. A grid has one axis: block number b of
-`blocks` runs iteration b of all Parallel loops, the innermost running fastest; no blocks, no launch.
+Parameters are the address of each buffer, then each size as an i64, 8 bytes each, then tensor maps of 128. A grid has one
+axis: block number b of `blocks` runs iteration b of all Parallel loops, the innermost running fastest; no blocks, no launch.
 Read before: emit.py. Read next: compile.py.
 """
 
@@ -14,18 +14,21 @@ from dataclasses import dataclass
 
 from kdsl.codegen.cuda.emit import Emitter
 from kdsl.ir import loops as ir
+from kdsl.ir.boxes import PIECE, Boxes
 from kdsl.ir.sizes import Extent, ceildiv
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """`name` of a buffer of the Program ("address") or of a named size ("size").
+    """`name` of a buffer of the Program ("address"), of a named size ("size"), or of a buffer of which a tensor map is passed,
+    128 bytes ("map"): the boxes that the copy engine brings.
 
     The address of a buffer's first element must be a multiple of `alignment` bytes."""
 
     name: str
-    kind: str  # "address" | "size"
+    kind: str  # "address" | "size" | "map"
     alignment: int = 8
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def _kernel(kernel: ir.Kernel) -> GpuKernel:
     blocks: Extent = math.prod((ceildiv(p.hi - p.lo, p.tile) for p in ir.grid(kernel)), start=1)
     parameters = [Parameter(b.name, "address", emitter.alignment(b)) for b in kernel.buffers]
     parameters += [Parameter(s, "size") for s in kernel.sizes]
+    parameters += [Parameter(b.memory.name, "map", PIECE, b) for _, b in emitter.maps]
     return GpuKernel(
-        emitter.name, source, emitter.layouts.threads, emitter.near_bytes, blocks, tuple(parameters), kernel.buffers
+        emitter.name, source, emitter.threads, emitter.near_bytes, blocks, tuple(parameters), kernel.buffers
     )
 
 

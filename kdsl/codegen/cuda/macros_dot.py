@@ -1,7 +1,7 @@
 """Macros of near memory that fills while others compute, and the dot.
 
 In:  seam.py, writer.py, macros_memory.py.  Out: `DOT_MACROS`, the rest of the names that generated source may use.
-Read before: macros_lanes.py, barriers.py. Read next: emit.py.
+Read before: macros_lanes.py, barriers.py. Read next: macros_bulk.py, emit.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from kdsl.codegen.cuda.layout import Layout, operand_a, operand_b
 from kdsl.codegen.cuda.macros_lanes import dot_in_lanes
 from kdsl.codegen.cuda.macros_memory import Places, _read, near_address, store
+from kdsl.codegen.cuda.macros_warpgroup import dot_of_warpgroups
 from kdsl.codegen.cuda.records import BYTES, HALVES, Tile
 from kdsl.codegen.cuda.seam import NearType, TileType, literal, macro, void
 from kdsl.codegen.cuda.writer import V, Writer, f32, i32
@@ -112,6 +113,8 @@ def dot(w: Writer, sig: Any, acc: V, left: V, right: V) -> V:
     """acc + left @ right: on tensor cores where both operands are f16 or both bf16, else in lanes."""
     spec, kinds = sig.args[0].spec, sig.args[1:]
     halves = {kind.spec.dtype for kind in kinds}
+    if all(isinstance(kind, NearType) and kind.spec.boxed for kind in kinds):
+        return dot_of_warpgroups(w, spec, acc, kinds, (left, right), *halves)
     if len(halves) == 1 and halves <= set(HALVES) and spec.dtype == "f32":
         return _dot_on_cores(w, spec, acc, kinds, (left, right), *halves)
     if not all(isinstance(kind, NearType) for kind in kinds):

@@ -18,7 +18,8 @@ RESERVED = frozenset({
     *keyword.kwlist, *keyword.softkwlist,
     "full", "expand", "index", "convert", "turn", "uniform", "holds", "block", "size", "smaller", "larger", "array", "near",
     "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
-    "Tile", "Array", "Near", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",
+    "gates", "brings", "room", "bring", "landed", "leave",
+    "Tile", "Array", "Near", "Gates", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",
 })  # fmt: skip
 
 

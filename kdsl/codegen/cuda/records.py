@@ -1,6 +1,6 @@
 """What generated source names as globals: tiles, arrays and near memory, each a compile-time constant.
 
-In:  layouts.  Out: Tile, Array, Near, Axis; a macro reads everything it must know off them.
+In:  layouts.  Out: Tile, Array, Near, Gates, Axis; a macro reads everything it must know off them.
 Read before: layout.py. Read next: seam.py.
 """
 
@@ -56,7 +56,8 @@ class Array:
 class Near:
     """Shared memory for `depth` tiles from byte `start`, C order.
 
-    Swizzled: 16-byte pieces are exchanged within a row by the row's low bits, so that ldmatrix meets no bank twice."""
+    Swizzled: 16-byte pieces are exchanged within a row by the row's low bits, so that ldmatrix meets no bank twice.
+    Boxed: as the bulk copy engine brings it and warpgroups multiply it, in panels of rows of 128 bytes, swizzled each."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -64,6 +65,7 @@ class Near:
     start: int
     threads: int
     swizzled: bool = False
+    boxed: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -77,6 +79,17 @@ class Near:
     @property
     def end(self) -> int:
         return self.start + self.depth * self.bytes
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Two mbarriers for each of `depth` tiles, from byte `start` of near memory: one opens when the `bytes` of a tile have
+    landed, the other when `warps` warps have read them. The warp that brings the tiles is the one behind these."""
+
+    depth: int
+    start: int
+    bytes: int
+    warps: int
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from numba.cuda.typing import signature
 from numba.cuda.typing.templates import AbstractTemplate
 
 from kdsl.codegen.cuda.contexts import own_contexts
-from kdsl.codegen.cuda.records import Array, Axis, Near, Tile
+from kdsl.codegen.cuda.records import Array, Axis, Gates, Near, Tile
 from kdsl.codegen.cuda.writer import REGISTER, Writer, i32, i64
 
 _numbers: dict[Any, int] = {}
@@ -127,7 +127,7 @@ def _model(numba_type: type) -> None:
 for _kind in (TileType, NearType, ArrayType, SizeType, WalkType, EdgeType, ViewType):
     _model(_kind)
 register_model(Spec)(models.OpaqueModel)
-for _record in (Tile, Near, Array, Axis):
+for _record in (Tile, Near, Array, Gates, Axis):
     typeof_impl.register(_record)(lambda value, context: Spec(value))
 
 
@@ -208,7 +208,8 @@ def infix(op: Any, returns: Callable[..., Any], write: Callable[..., Any]) -> No
 
 _OWN = (TileType, SizeType, WalkType, Spec)
 PTX_VERSION = "9.0"  # what the driver of CUDA 13.0 reads; a newer NVVM writes a newer number above the same instructions
-PARAMETERS = {"address": types.uint64, "size": size_type}
+PARAMETERS = {"address": types.uint64, "size": size_type, "map": types.uint64}
+MAP_BYTES = 128  # of a tensor map
 
 
 def compile_ptx(
@@ -216,7 +217,7 @@ def compile_ptx(
 ) -> str:
     """The PTX of the kernel `name` of a generated source, its entry called by that name.
 
-    `parameters`: "address" or "size" each; `arch`: "sm_80", "sm_90a" … . Source lines stay readable in tracebacks."""
+    `parameters`: "address", "size" or "map" each; `arch`: "sm_80", "sm_90a" … . Source lines stay readable in tracebacks."""
     digits, suffix = arch[3:].rstrip("a"), "a" if arch.endswith("a") else ""
     capability = (int(digits) // 10, int(digits) % 10, *suffix)
     file = f"<kdsl cuda {name}>"
@@ -238,4 +239,18 @@ def compile_ptx(
     entry = re.search(r"\.entry\s+(\w+)", ptx)
     assert entry is not None
     text = ptx.replace(entry.group(1), name)
+    for i in (i for i, p in enumerate(parameters) if p == "map"):
+        text = _by_value(text, f"{name}_param_{i}")
     return re.sub(r"^\.version .*$", f".version {PTX_VERSION}", text, count=1, flags=re.M)
+
+
+def _by_value(ptx: str, parameter: str) -> str:
+    """A word among the parameters becomes a tensor map, and what was loaded from it the address of the map.
+
+    numba passes scalars only, the copy engine wants its map among the parameters (`__grid_constant__` in C++)."""
+    declared = rf"\.param \.[bu]64 {parameter}(?=[,\s])"
+    text, once = re.subn(declared, f".param .align 64 .b8 {parameter}[{MAP_BYTES}]", ptx)
+    loads = rf"ld\.param\.[bu]64\s+(%\w+), \[{parameter}\];"
+    text = re.sub(loads, rf"cvta.param.u64 \1, {parameter};", text)
+    assert once == 1 and f"[{parameter}" not in text, f"{parameter} is used as no tensor map is"
+    return text

@@ -2,9 +2,8 @@
 
 from math import prod
 
-import numpy as np
-
 from kdsl.codegen.cuda.kernels import emit_cuda, ptx
+from kdsl.emulated import argument
 from kdsl.emulator import Emulator
 from kdsl.ir.sizes import evaluate
 
@@ -25,8 +24,8 @@ def emulated(p, arrays, sizes=None, arch="sm_80", check=True):
         gpu.load(ptx(kernel, arch))
         blocks = evaluate(kernel.blocks, sizes)
         if blocks:
-            given = [place[b] for b in kernel.buffers]
-            given += [np.int64(sizes[q.name]) for q in kernel.parameters if q.kind == "size"]
+            at = {b.name: there.address for b, there in place.items()}
+            given = [argument(gpu, q, at, sizes) for q in kernel.parameters]
             gpu.launch(kernel.name, blocks, kernel.threads, kernel.near_bytes, given)
     results = sorted((b for b in p.buffers if b.role == "result"), key=lambda b: b.number)
     return [gpu.read(place[b], b.dtype.numpy, tuple(evaluate(n, sizes) for n in b.shape)) for b in results]
