@@ -20,6 +20,10 @@ from kdsl.ir.sizes import Extent, Size, evaluate
 from kdsl.ir.tensor import Function
 from kdsl.runtime.cuda_call import GpuExecutable, Launch, Parameter, Place
 from kdsl.runtime.cuda_launch import GpuFunction
+from kdsl.runtime.cuda_maps import WORDS, Boxes
+
+Shape = tuple[Extent, ...]
+Map = tuple[str, str, Shape, Shape, tuple[int, ...]]  # name of memory, dtype, shape, strides, box
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class KeptKernel:
     near_bytes: int
     blocks: Extent
     parameters: tuple[tuple[str, str, int], ...]  # name, "address" | "size", alignment
+    maps: tuple[Map, ...]  # passed behind these
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ def describe(
         kept.describe(grouping, loops, SimpleNamespace(key=""), source),
         tuple(
             KeptKernel(
-                k.name, code, k.threads, k.near_bytes, k.blocks, tuple((p.name, p.kind, p.alignment) for p in k.parameters)
+                k.name, code, k.threads, k.near_bytes, k.blocks,
+                tuple((p.name, p.kind, p.alignment) for p in k.parameters if p.boxes is None),
+                tuple(_map(p.boxes) for p in k.parameters if p.boxes is not None),
             )
             for k, code in zip(kernels, codes, strict=True)
         ),
@@ -64,8 +71,10 @@ def executable(program: KeptProgram, source: Function) -> GpuExecutable:
     alike: dict[bytes, GpuFunction] = {}
     launches = []
     for k in program.kernels:
-        function = alike.setdefault(k.code, GpuFunction(k.name, k.code, k.threads, k.near_bytes, len(k.parameters)))
-        launches.append(Launch(function, _number(k.blocks), tuple(Parameter(*p) for p in k.parameters)))
+        widths = [1] * len(k.parameters) + [WORDS] * len(k.maps)
+        function = alike.setdefault(k.code, GpuFunction(k.name, k.code, k.threads, k.near_bytes, widths))
+        maps = tuple((name, Boxes(dtype, _shape(shape), _shape(strides), box)) for name, dtype, shape, strides, box in k.maps)
+        launches.append(Launch(function, _number(k.blocks), tuple(Parameter(*p) for p in k.parameters), maps))
     places = [Place(name, role, number, BY_NAME[dtype], _shape(shape)) for name, role, number, dtype, shape in program.memory]
 
     def made(_: Any, arguments: Any, results: Any, sizes: Any, constants: Any, checks: Any, *others: Any) -> Any:
@@ -79,6 +88,10 @@ def read(key: str) -> KeptProgram | None:
     """The program under this key, or None."""
     found = kept.read_record(key)
     return found if isinstance(found, KeptProgram) else None
+
+
+def _map(boxes: Any) -> Map:
+    return boxes.memory.name, boxes.dtype.name, boxes.shape, boxes.strides, boxes.box
 
 
 def _number(extent: Extent) -> Callable[[Mapping[str, int]], int]:

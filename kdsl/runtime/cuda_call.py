@@ -25,6 +25,7 @@ from kdsl.runtime.cuda_arrays import DEFAULT_STREAM, DeviceTensor, new, put
 from kdsl.runtime.cuda_checks import later
 from kdsl.runtime.cuda_driver import call, driver, enter
 from kdsl.runtime.cuda_launch import GpuFunction
+from kdsl.runtime.cuda_maps import Boxes
 from kdsl.runtime.cuda_memory import Block, download
 from kdsl.runtime.out import check_out
 
@@ -49,6 +50,7 @@ class Launch:
     function: GpuFunction
     blocks: Callable[[Sizes], int]
     parameters: tuple[Parameter, ...]
+    maps: tuple[tuple[str, Boxes], ...] = ()  # tensor maps, which follow the words, and the memory of each
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,12 @@ class GpuExecutable:
                     alive.append(x)
                 addresses[name] = x.address
         for launch in self.launches:
-            words = [addresses[p.name] if p.kind == "address" else values[p.name] for p in launch.parameters]
-            launch.function.launch(device, stream, launch.blocks(values), words)
+            blocks = launch.blocks(values)
+            if blocks:
+                words = [addresses[p.name] if p.kind == "address" else values[p.name] for p in launch.parameters]
+                for name, boxes in launch.maps:
+                    words += boxes.words(addresses[name], values)
+                launch.function.launch(device, stream, blocks, words)
 
     def _arena(self, values: Sizes, device: int, stream: int) -> tuple[dict[str, int], list[Any]]:
         """The addresses of the temporaries, and what must live until the last launch."""

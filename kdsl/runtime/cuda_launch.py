@@ -2,7 +2,7 @@
 
 In:  machine code (a cubin), its name, threads, near memory.  Out: GpuFunction, whose `launch` fills a room of words that is
 kept and calls the driver (bench/gpu_launch.py measures it).
-Every parameter is one word of 8 bytes (codegen/cuda/kernels.py): the driver is given the addresses of the words.
+A parameter is one word of 8 bytes, or the 16 of a tensor map (codegen/cuda/kernels.py): the driver is given their addresses.
 Read before: runtime/cuda_driver.py. Read next: runtime/cuda_call.py.
 """
 
@@ -24,19 +24,20 @@ class Words:
 
     __slots__ = ("address", "room", "table")
 
-    def __init__(self, count: int) -> None:
-        self.room = (ctypes.c_uint64 * max(1, count))()
+    def __init__(self, widths: Sequence[int]) -> None:
+        self.room = (ctypes.c_uint64 * max(1, sum(widths)))()
         first = ctypes.addressof(self.room)
-        self.table = (ctypes.c_void_p * (count + 1))(*(first + 8 * i for i in range(count)))  # ends with a null
+        starts = [first + 8 * sum(widths[:i]) for i in range(len(widths))]
+        self.table = (ctypes.c_void_p * (len(widths) + 1))(*starts)  # ends with a null
         self.address = ctypes.addressof(self.table)
 
 
 class GpuFunction:
-    """One kernel. `code` is what the driver loads; `words` how many parameters it has."""
+    """One kernel. `code` is what the driver loads; `widths` how many words each of its parameters has."""
 
-    def __init__(self, name: str, code: bytes, threads: int, near_bytes: int, words: int) -> None:
+    def __init__(self, name: str, code: bytes, threads: int, near_bytes: int, widths: Sequence[int]) -> None:
         self.name, self.code, self.threads, self.near_bytes = name, code, threads, near_bytes
-        self.words = words
+        self.widths = tuple(widths)
         self._loaded: dict[int, Any] = {}
         self._free: list[Words] = []  # rooms that no launch is filling
         self._lock = threading.Lock()
@@ -61,13 +62,11 @@ class GpuFunction:
             return function
 
     def launch(self, device: int, stream: int, blocks: int, arguments: Sequence[int]) -> None:
-        """Put the kernel on a stream; `device` is the one of this thread. No blocks, no launch."""
-        if not blocks:
-            return
+        """Put the kernel on a stream; `device` is the one of this thread, `arguments` all words."""
         function = self._loaded.get(device)
         if function is None:
             function = self._load(device)
-        words = self._free.pop() if self._free else Words(self.words)
+        words = self._free.pop() if self._free else Words(self.widths)
         words.room[:] = arguments  # type: ignore[call-overload]
         status = _launch(function, blocks, 1, 1, self.threads, 1, 1, self.near_bytes, stream, words.address, 0)[0]
         self._free.append(words)  # the driver has read them

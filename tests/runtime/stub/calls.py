@@ -16,7 +16,8 @@ import pytest
 import kdsl as kd
 
 stub = ctypes.CDLL("libcuda.so.1")
-for name in ("launches", "word", "blocks", "threads", "near", "stream", "live", "loads", "waits", "attributes", "fail_after"):
+COUNTS = ("launches", "maps", "word", "blocks", "threads", "near", "stream", "live", "loads", "waits", "attributes", "fail_after")
+for name in COUNTS:
     getattr(stub, f"stub_{name}").restype = ctypes.c_long
 
 
@@ -194,6 +195,25 @@ def test_an_address_that_is_not_aligned_is_copied():
     y, launches = launched_by(lambda: f(part))
     words = {stub.stub_word(launches[0], i) & (2**64 - 1) for i in range(2)}
     assert y.data.address in words and all(w % 16 == 0 for w in words)
+
+
+def test_a_product_of_warpgroups_has_tensor_maps():
+    import ml_dtypes
+
+    f = kd.kernel(lambda x, y: kd.matmul(x, y))
+    x, y = (device(np.ones((2, *n), ml_dtypes.bfloat16)) for n in ((256, 128), (128, 192)))
+    z, (n,) = launched_by(lambda: f(x, y))
+    words = [stub.stub_word(n, i) & (2**64 - 1) for i in range(5)]
+    assert words == [x.data.address, y.data.address, z.data.address, x.data.address, y.data.address]
+    made = stub.stub_maps()
+    f(x, y)
+    assert stub.stub_maps() == made  # they are remembered
+    from kdsl.runtime.cuda_maps import encoded
+
+    sizes, strides, box = (2, 256, 128), (256 * 128, 128, 1), (1, 64, 64)
+    x_map = encoded("bf16", x.data.address, sizes, strides, box)
+    assert stub.stub_maps() == made
+    assert x_map == (x.data.address, 3, 9, 3, 128, 256, 2, 0, 0, 256, 65536, 0, 64, 64, 1, 0)
 
 
 def main():

@@ -11,11 +11,12 @@ typedef unsigned long long u64;
 
 enum { MOST = 4096, WORDS = 16 };
 static struct { unsigned blocks, threads, near; u64 stream, words[WORDS]; } launched[MOST];
-static long launches, live, loads, waits, attributes, fail_after = -1;
+static long maps, launches, live, loads, waits, attributes, fail_after = -1;
 static struct { u64 address, bytes; } blocks[MOST];
 static int objects[64];
 static void *current;
 
+STUB stub_maps(void) { return maps; }
 STUB stub_launches(void) { return launches; }
 STUB stub_word(long launch, int i) { return launched[launch].words[i]; }
 STUB stub_blocks(long launch) { return launched[launch].blocks; }
@@ -78,6 +79,14 @@ CU cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, u
   long n = launches++ % MOST;
   launched[n].blocks = gx, launched[n].threads = bx, launched[n].near = near, launched[n].stream = (u64)stream;
   for (int i = 0; i < WORDS && words[i]; i++) launched[n].words[i] = *(u64 *)words[i];
+  return 0;
+}
+CU cuTensorMapEncodeTiled(u64 *map, int type, unsigned axes, u64 address, const u64 *sizes, const u64 *strides,
+                          const unsigned *box, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
+  memset(map, 0, 128);
+  map[0] = address, map[1] = axes, map[2] = type, map[3] = swizzle;
+  for (unsigned i = 0; i < axes && i < 4; i++) map[4 + i] = sizes[i], map[8 + i] = i ? strides[i - 1] : 0, map[12 + i] = box[i];
+  maps++;
   return 0;
 }
 static int find(const char *name, void **function) {
