@@ -19,6 +19,9 @@ from kdsl.target import Target
 LONG = 1024  # what a named size is taken to be
 THIN = 4  # so few rows or columns fill no tile
 MOST_PARTS = 16
+ROWS = 64  # of a warpgroup
+LONG_K = 64  # a step of k of warpgroups: rows of 128 bytes
+MOST_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Tiling:
     warps: tuple[int, int]  # down the rows, across the columns
     depth: int  # tiles of the operands in near memory
     parts: int = 1
+    bringing: int = 0  # warps beside these that bring the operands, for products of warpgroups
 
 
 def choose_tiling(
@@ -54,6 +58,27 @@ def choose_tiling(
     while step > 16 and k <= step // 2:
         step //= 2
     return Tiling(m, n, step, _warps(m, n, per_warp, least), depth if k > step else 1, parts)
+
+
+def warpgroup_tiling(target: Target, rows: int, columns: int, k: int, blocks: int) -> Tiling | None:
+    """The same for products of warpgroups, 64 rows each; None where tiles would be mostly empty.
+
+    The largest tile fills a multiprocessor by itself; of smaller ones two run side by side, and each hides how the other
+    starts and ends."""
+    if rows <= ROWS // 2 or columns <= ROWS // 2 or k < LONG_K:
+        return None
+    sizes = [(128, 256), (128, 128), (64, 128), (64, 64)]
+    fitting = [(m, n) for m, n in sizes if (m < 2 * rows and n < 2 * columns) or (m, n) == sizes[-1]]
+    best = next((s for s in fitting if 4 * blocks * _tiles(rows, s[0]) * _tiles(columns, s[1]) >= 3 * target.units), None)
+    parts = 1
+    if best is None:
+        best = next(s for s in fitting if s[0] == ROWS)
+        have = blocks * _tiles(rows, best[0]) * _tiles(columns, best[1])
+        parts = max(1, min(MOST_PARTS, target.units // have, k // (8 * LONG_K)))
+    m, n = best
+    step = 2 * LONG_K * (m + n)  # bytes of near memory
+    room = target.near_bytes if best == sizes[0] else target.near_bytes // 2
+    return Tiling(m, n, LONG_K, (m // 16, 1), min(MOST_DEPTH, (room - 4096) // step), parts, 1)
 
 
 def _warps(m: int, n: int, wanted: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdsl.ir import loops as ir
+from kdsl.ir.boxes import boxes_of
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import Op
@@ -28,7 +29,7 @@ from kdsl.ir.sizes import Extent, ceildiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
 from kdsl.schedule.gpu.chain import schedule_gpu_chain
-from kdsl.schedule.gpu.dot_tiling import Tiling, choose_tiling, guess, is_thin
+from kdsl.schedule.gpu.dot_tiling import Tiling, choose_tiling, guess, is_thin, warpgroup_tiling
 from kdsl.schedule.gpu.epilogue import finished
 from kdsl.schedule.gpu.staging import Staged, on_tensor_cores, operand_dtype, stage
 from kdsl.schedule.gpu.thin import thin_kernel
@@ -113,12 +114,26 @@ class _Product:
             blocks = 1
             for x in self.frame.outer:
                 blocks *= guess(self.size[x])
-            k = guess(self.size[self.product.k[-1]])
-            tiling = choose_tiling(
-                target, self._on_tensor_cores(), self.dtype.bytes, guess(self.rows), guess(self.columns), k, blocks
-            )
+            shape = guess(self.rows), guess(self.columns), guess(self.size[self.product.k[-1]]), blocks
+            tiling = self._of_warpgroups(target, *shape)
+            tiling = tiling or choose_tiling(target, self._on_tensor_cores(), self.dtype.bytes, *shape)
+        self._take(tiling)
+
+    def _take(self, tiling: Tiling) -> None:
         self.t = tiling
         self.steps = {f"o{i}": 1 for i in range(len(self.frame.outer))} | {"i": self.t.rows, "j": self.t.columns}
+
+    def _of_warpgroups(self, target: Target, *shape: int) -> Tiling | None:
+        """A tiling for warpgroups, where the target has them and the copy engine can bring both operands."""
+        tiling = warpgroup_tiling(target, *shape)
+        if target.level != "sm_90a" or tiling is None or not self._on_tensor_cores():
+            return None
+        self._take(tiling)
+        *slow, fast = self.product.k
+        operands = self.staged({x: size(f"s{i}") for i, x in enumerate(slow)}, fast, size("k"))
+        self.values = Values(self.plan, self.memory)  # the names of this trial are free again
+        fills = [x.fill for x in operands]
+        return tiling if all(isinstance(c, ir.Copy) and boxes_of(c.view, c.shape) for c in fills) else None
 
     def _on_tensor_cores(self) -> bool:
         e = self.product.equation
@@ -196,6 +211,8 @@ class _Product:
             nest = (ir.Parallel(f"o{i}", 0, self.size[x], 1, nest),)
         t = self.t
         schedule = {"warps": t.warps, "rows": t.rows, "columns": t.columns, "k": t.k, "depth": t.depth, "parts": t.parts}
+        if t.bringing and any(isinstance(s, ir.Copy) for s in ir.walk(nest)):
+            schedule["bringing"] = t.bringing
         return kernel(self.plan, nest, schedule)
 
     def _in_parts(self, depth: Extent) -> list[ir.Kernel]:
