@@ -2,17 +2,18 @@
 
 In:  a Grouping and the Program that was scheduled from it.  Out: Explanation.
 Kernels are counted as they are launched: "kernel" by itself, "packing" for copies that feed a contraction, "finisher" for the
-last step of sums that several blocks computed. Read before: ir/frame.py, ir/loops.py. Read next: inspection/roofline.py.
+last step of sums that several blocks computed. Read before: ir/frame.py, ir/loops.py, memory.py. Read next: roofline.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kdsl.inspection.memory import MemoryFacts, memory_of
 from kdsl.inspection.roofline import show_count, verdict
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Grouping
+from kdsl.ir.frame import Grouping, Move, Plan, ScanPlan
 from kdsl.ir.sizes import Extent
 from kdsl.target import Target
 
@@ -41,6 +42,7 @@ class Explanation:
     label: str
     kernels: tuple[KernelFacts, ...]
     reasons: tuple[str, ...]
+    memory: tuple[MemoryFacts, ...] = ()  # of each program
 
     @property
     def stored_intermediates(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ class Explanation:
             lines.append(f"    writes {', '.join(k.writes) or 'nothing'}")
             lines += [f"    {note}" for note in k.notes]
             lines.append(f"    {k.verdict}")
+        lines += [f"  {_words(m)}" for m in self.memory if m.temporaries != 0]
         if self.reasons:
             lines.append("  why there are not fewer kernels:")
             lines += [f"    {reason}" for reason in self.reasons]
@@ -72,6 +75,13 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"<explanation of {self.label}: {len(self.kernels)} {_plural('kernel', len(self.kernels))}>"
+
+
+def _words(m: MemoryFacts) -> str:
+    """What a program keeps between its kernels, beside what it is given and gives."""
+    counts = (f"{show_count(n)}bytes" for n in (m.temporaries, m.arguments, m.results))
+    kept, given, made = counts
+    return f"memory{' of ' + m.part if m.part else ''}: {kept} between kernels, {given} of arguments, {made} of results"
 
 
 def _plural(word: str, n: int) -> str:
@@ -87,13 +97,38 @@ def explain(label: str, parts: Sequence[tuple[str, Grouping, ir.Program, Target]
         reasons += [r for r in mine if r not in reasons]
         for kernel in program.kernels:
             own = _own_reasons(kernel, grouping)
-            kernels.append(_facts(kernel, own, target, name if len(parts) > 1 else ""))
-    return Explanation(label, tuple(kernels), tuple(reasons) if len(kernels) > 1 else ())
+            plan = _plan_of(kernel, grouping)
+            facts = _facts(kernel, own, target, name if len(parts) > 1 else "")
+            kernels.append(replace(facts, notes=(*facts.notes, *_states(plan))) if isinstance(plan, ScanPlan) else facts)
+    memory = tuple(memory_of(program, name if len(parts) > 1 else "") for name, _, program, _ in parts)
+    return Explanation(label, tuple(kernels), tuple(reasons) if len(kernels) > 1 else (), memory)
+
+
+def _plan_of(kernel: ir.Kernel, grouping: Grouping) -> Plan | None:
+    """The plan behind a kernel; packing kernels are named after theirs."""
+    return max((p for p in grouping.plans if kernel.name.startswith(p.name)), key=lambda p: len(p.name), default=None)
+
+
+def _states(plan: ScanPlan) -> list[str]:
+    """What is kept of a scan's states for its gradient, in words."""
+    out = []
+    if plan.resident is None:
+        kept, again = set(plan.kept), bool(plan.replayed)
+    else:
+        kept, again = {m.into for m in plan.resident.step if isinstance(m, Move) and m.how == "kept"}, bool(plan.resident.states)
+    if kept:
+        total: Extent = 0
+        for v in kept:
+            total = total + v.type.count * v.dtype.bytes
+        out.append(f"states kept every {plan.every} steps: {show_count(total)}bytes")
+    if again:
+        out.append(f"states made again from those kept, {plan.every} steps at a time")
+    return out
 
 
 def _own_reasons(kernel: ir.Kernel, grouping: Grouping) -> tuple[str, ...]:
-    """Why the plan behind a kernel (packing kernels are named after theirs) was not merged with others."""
-    plan = max((p for p in grouping.plans if kernel.name.startswith(p.name)), key=lambda p: len(p.name), default=None)
+    """Why the plan behind a kernel was not merged with others."""
+    plan = _plan_of(kernel, grouping)
     if plan is None:
         return ()
     made = {e.result for e in plan.equations}

@@ -8,7 +8,8 @@ A SCAN equation gives one result of a scan, number `index`; the equations of one
     operands    carries before the first step | states | xs | closures (tensors that every step sees whole)
     step        a Function: carries, states, xs without their axis, closures  ->  carries, ys
     results     carries after the last step | ys, stacked along an axis each | checkpoints: the carries before every
-                `every`-th step, stacked in front (what a gradient starts from to make the states between again)
+                `every`-th step, stacked in front, those of f16 and bf16 in f32 (what a gradient starts from to make the
+                states between again)
     attributes  step; carries: how many; axes of xs; out_axes of ys; length; reverse: from the last position to the first;
                 every; index; replay: None, or for a gradient a Function (states, xs, closures) -> states: the step of the
                 scan whose gradient this is. It runs in the other direction, from the checkpoints that are the operands
@@ -78,7 +79,7 @@ def scan_result(a: dict[str, Any]) -> TensorType:
         v, axis = step.results[index], a["out_axes"][index - carries]
         return TensorType(v.dtype, (*v.shape[:axis], a["length"], *v.shape[axis:]))
     v = step.results[index - len(step.results)]
-    return TensorType(v.dtype, (ceildiv(a["length"], a["every"]), *v.shape))
+    return TensorType(v.dtype.compute, (ceildiv(a["length"], a["every"]), *v.shape))
 
 
 def scan_mistake(e: Equation) -> str | None:
@@ -91,7 +92,7 @@ def scan_mistake(e: Equation) -> str | None:
         return "the carry changes its type"
     steps = ceildiv(s.length, s.every)
     for v, q in zip(s.states, p[1], strict=True):
-        if v.type != TensorType(q.dtype, (steps, *q.shape)):
+        if v.type != TensorType(q.dtype.compute, (steps, *q.shape)):
             return "checkpoints and states do not fit"
     for v, q, axis in zip(s.xs, p[2], s.axes, strict=True):
         if v.type != TensorType(q.dtype, (*q.shape[:axis], s.length, *q.shape[axis:])):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Grouping
+from kdsl.ir.frame import Grouping, ScanPlan
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, Op
 from kdsl.ir.sizes import Extent, names_in
 from kdsl.ir.tensor import Shape, Value
@@ -69,13 +69,15 @@ class Buffers:
 
 def _statistics(grouping: Grouping) -> set[Value]:
     """Folds and what is computed of folds alone: short values that many others are made of. Those of f16 and bf16 wait between
-    kernels as f32, so that a row's weights belong to the row's own maximum and sum."""
+    kernels as f32, so that a row's weights belong to the row's own maximum and sum; so do a step's values that lie in memory."""
     found: set[Value] = set()
     for plan in grouping.plans:
         for e in plan.equations:
             of_folds = e.op in ELEMENTWISE | MOVEMENT and e.values and all(v in found for v in e.values)
             if e.op in REDUCTIONS or of_folds:
                 found.add(e.result)
+        if isinstance(plan, ScanPlan) and plan.resident is not None:  # a step's values are as in registers
+            found |= {m.into for m in plan.resident.moves()} - set(plan.outputs)
     return found
 
 

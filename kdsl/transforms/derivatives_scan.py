@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder, identity
-from kdsl.ir.scans import Scan, live_parts, scan_attributes
-from kdsl.ir.sizes import ceildiv
+from kdsl.ir.scans import Scan, live_parts, scan_attributes, scan_result
 from kdsl.ir.tensor import Equation, Function, Operand, TensorType, Value
 from kdsl.transforms.cost import estimate
 from kdsl.transforms.prune import prune
@@ -42,8 +41,7 @@ def with_checkpoints(function: Function) -> Function:
             seen.add(s.key)
             for i, v in enumerate(s.step.results[: s.carries]):
                 a = {**e.attributes, "index": len(s.step.results) + i}
-                kept = TensorType(v.dtype, (ceildiv(s.length, s.every), *v.shape))
-                equations.append(Equation(Value(kept, v.name), Op.SCAN, e.operands, a, e.location))
+                equations.append(Equation(Value(scan_result(a), v.name), Op.SCAN, e.operands, a, e.location))
     return replace(function, equations=tuple(equations))
 
 
@@ -71,7 +69,7 @@ def unfolded(s: Scan, wanted: Sequence[int]) -> Function:
     b = Builder(s.equation.location)
     operands = tuple(Value(v.type, v.name) for v in s.equation.values)
     init, kept, xs, closures = (operands[part] for part in s.parts)
-    first = [_first(b, v) for v in kept]
+    first = [b.cast(_first(b, v), r.dtype) for v, r in zip(kept, s.replay.results, strict=True)]
     twice = s.replay.results + s.replay.parameters[: len(kept)]
     forward = replace(s.replay, name=f"{s.replay.name}_states", results=twice)
     a = scan_attributes(forward, len(kept), s.axes, (0,) * len(kept), s.length, not s.reverse, every=s.every)
@@ -149,7 +147,7 @@ class _Pulled:
         for k, i in enumerate(floating):
             zero[i] = out(k)
             if (checkpoint := self.g.get(len(s.step.results) + i)) is not None:
-                zero[i] = b.value(Op.ADD, out(k), _first(b, checkpoint))
+                zero[i] = b.value(Op.ADD, out(k), b.cast(_first(b, checkpoint), out(k).dtype))
         for k, i in enumerate(wanted_xs):
             zero[s.parts[2].start + i] = out(count + k)
         for i, each in totals.items():

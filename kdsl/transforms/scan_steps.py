@@ -104,7 +104,7 @@ class _Writer:
         return self.length - 1 - self.index(loop) if self.turned else self.index(loop)
 
     def barrier(self, x: Value, like: Value) -> Value:
-        out, made = Value(x.type, like.name), self.made.get(x)
+        out, made = Value(like.type, like.name), self.made.get(x)  # a checkpoint of bf16 lies in f32
         if made is not None and made.op is Op.FULL:  # one for each carry, or their axes would be tied
             x = Value(x.type)
             self.inner.append(Equation(x, Op.FULL, (), made.attributes, made.location))
