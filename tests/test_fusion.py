@@ -246,6 +246,40 @@ def test_attention_backward(name):
     no_scores(found)
 
 
+# --- windows ----------------------------------------------------------------------------------------------------------------
+def taps(x, w, b):
+    """Each channel's convolution with its taps, zeros before the first element."""
+    windows = kd.sliding_window(kd.pad(x, ((0, 0), (w.shape[1] - 1, 0), (0, 0))), w.shape[1], axis=1)
+    return kd.sigmoid(kd.sum(windows * w, axis=-1) + b)
+
+
+def pooled(x):
+    return kd.mean(kd.sliding_window(kd.sliding_window(x, 3, axis=0, stride=2), 2, axis=1, dilation=2), axis=(-2, -1))
+
+
+def smoothed(x, w):
+    return x - kd.sum(kd.sliding_window(kd.concat([x[:, :2], x], axis=1), 3, axis=1) * w, axis=-1)
+
+
+WINDOWS = {
+    "taps of each channel": (taps, [normal(3, 20, 24), normal(24, 4), normal(24)]),
+    "a pool": (pooled, [normal(17, 20)]),
+    "minus what is smooth": (smoothed, [normal(12, 40), normal(3)]),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_are_maps(name):
+    function, arrays = WINDOWS[name]
+    kernel = kd.kernel(function)
+    forward, backward = kernel.explain(*arrays), kernel.vjp.explain(*arrays, *cotangents(kernel, arrays))
+    says(forward, 1)
+    says(backward, 2)
+    stored = [v for v in (*forward.stored_intermediates, *backward.stored_intermediates) if not v.startswith("parts")]
+    assert not stored, str(backward)
+    kernel.verify(*arrays)
+
+
 # --- side by side -------------------------------------------------------------------------------------------------------------
 def adamw(p, g, m, v, lr, t):
     m = 0.9 * m + 0.1 * g

@@ -101,12 +101,13 @@ class Tiles:
         return ir.Name(name, tuple(tile.shape), tile.dtype)
 
     def depth_at(self, *extents: Extent) -> int:
-        """The innermost loop on which an index expression depends."""
+        """The innermost loop on which an index expression depends; of a tile's axes that is the innermost one that is open,
+        unless the tile was opened outside of it."""
         out = 0
         for x in extents:
             if isinstance(x, Size):
                 for n in names_in(x):
-                    out = max(out, self.depth if n.startswith("#") else self.depth_of.get(n, 0))
+                    out = max(out, self.depth_of.get(n, self.depth if n.startswith("#") else 0))
         return out
 
     # --- positions -----------------------------------------------------------------------------------------------------

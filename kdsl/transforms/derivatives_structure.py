@@ -13,8 +13,7 @@ from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
 from kdsl.transforms.derivatives import Cotangents, Derivative, none
 from kdsl.transforms.rewrite import Simplifier
-
-UNROLLED_WINDOW = 16  # windows up to this size answer with that many pads; larger ones with one scatter
+from kdsl.transforms.simplify_windows import WRITTEN_OUT, at
 
 
 # --- movement -----------------------------------------------------------------------------------------------------------
@@ -77,16 +76,15 @@ def _concat(b: Simplifier, e: Equation, g: Value) -> Cotangents:
 
 
 def _window(b: Simplifier, e: Equation, g: Value) -> Cotangents:
+    """A pad for each position of a window of few; one scatter for larger ones."""
     x, a = e.values[0], e.attributes
     axis, size, stride, dilation = a["axis"], a["size"], a["stride"], a["dilation"]
     ndim, count = len(x.shape), e.result.shape[axis]
-    if not isinstance(size, int) or size > UNROLLED_WINDOW:
+    if not isinstance(size, int) or size > WRITTEN_OUT:
         return (_window_scatter(b, e, g),)
     total: Value | None = None
     for k in range(size):
-        sizes = (*g.shape[:-1], 1)
-        part = b.value(Op.SLICE, g, starts=(*[0] * ndim, k), sizes=sizes, steps=(1,) * (ndim + 1))
-        part = b.value(Op.RESHAPE, part, shape=g.shape[:-1])
+        part = b.as_value(at(b, g, ndim, k))
         high = x.shape[axis] - k * dilation - count - (count - 1) * (stride - 1)
         only = [(k * dilation, high, stride - 1) if i == axis else (0, 0, 0) for i in range(ndim)]
         low, after, interior = (tuple(t[j] for t in only) for j in range(3))

@@ -24,6 +24,7 @@ from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.line_blocks import line_blocks
 from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
+from kdsl.transforms.views import CHEAP
 
 PLANNED_AT_ONCE = (Op.DOT, Op.SCAN, Op.SCATTER_ADD, Op.SCATTER_ALONG)  # their plans may be refused by what feeds them
 SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
@@ -97,15 +98,23 @@ class _Grouper(Judge):
             if e.op not in ELEMENTWISE and e.op not in REDUCTIONS:
                 continue
             for v in dict.fromkeys(e.values):
-                q = self.free.made.get(v)
+                q, moved = self.behind_moves(v)
                 if (
                     q in chain
                     and q.op in ELEMENTWISE
+                    and (not moved or q.op in CHEAP)
                     and self.free.readers_of(q) == {e}
                     and not self.free.is_read_outside(q, {e})
                 ):
                     chain[e] += chain.pop(q)
         return [sorted(members, key=self.order.__getitem__) for members in chain.values()]
+
+    def behind_moves(self, v: Value) -> tuple[Equation | None, bool]:
+        """What makes v but for slices and pads, and whether there are any: a reader makes it where it reads it."""
+        q, moved = self.free.made.get(v), False
+        while q is not None and q.op in (Op.SLICE, Op.PAD) and self.free.is_free(q):
+            q, moved = self.free.made.get(q.values[0]), True
+        return q, moved
 
     def settle(self) -> None:
         """Plan the groups that nothing was merged with."""

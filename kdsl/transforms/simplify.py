@@ -16,7 +16,14 @@ Read next: transforms/simplify_elementwise.py, transforms/differentiate.py.
 from __future__ import annotations
 
 from kdsl.ir.tensor import Function
-from kdsl.transforms import simplify_dots, simplify_elementwise, simplify_movement, simplify_scans, simplify_sums  # noqa: F401
+from kdsl.transforms import (  # noqa: F401
+    simplify_dots,
+    simplify_elementwise,
+    simplify_movement,
+    simplify_scans,
+    simplify_sums,
+    simplify_windows,
+)
 from kdsl.transforms.fuse_scans import fuse_scans
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import RULES, Simplifier, rewrite

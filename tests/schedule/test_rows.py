@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import kdsl.dtypes as dt
+from kdsl.ir.loop_printer import show_loops
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import size
-from tests.schedule.grouped import agrees, parameters, single
+from kdsl.schedule.program import schedule
+from tests.schedule.grouped import TARGET, agrees, parameters, single
 
 SHAPES = [(5, 7), (33, 65), (2, 3, 40), (1, 1, 3), (0, 4), (4, 0), (3, 1, 50, 2)]
 rng = np.random.default_rng(0)
@@ -168,3 +170,20 @@ def test_a_narrower_last_tile_of_columns_computes_its_own_values(columns):
     count = b.reduce(Op.SUM, b.emit(Op.CAST, hit, dtype=dt.f32), (0,), True)
     share = b.emit(Op.DIV, b.emit(Op.CAST, hit, dtype=dt.f32), b.broadcast_to(count, v.shape))
     agrees(inputs, b.equations, [share, b.emit(Op.MUL, b.emit(Op.MUL, share, v), e)], [z, y])
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("shape", [(3, 40, 70), (20, 70), (3, 2, 9), (1, 5), (40, 0)])
+def test_what_lies_with_gaps_is_gathered_once_for_all_rows(shape, named):
+    """x * taps[:, 1]: the taps of a tile of the line are read before the loops over the rows."""
+    x, taps = normal(*shape), normal(shape[-1], 4)
+    shapes = [tuple(size(f"n{i}") for i in range(len(shape) - 1)) + shape[-1:], taps.shape] if named else None
+    inputs, b = parameters(x, taps, shapes=shapes), Builder()
+    column = b.emit(Op.SLICE, inputs[1], starts=(0, 1), sizes=(shape[-1], 1), steps=(1, 1))
+    column = b.broadcast_to(b.emit(Op.RESHAPE, column, shape=shape[-1:]), inputs[0].shape)
+    grouping = agrees(inputs, b.equations, [b.emit(Op.MUL, inputs[0], column)], [x, taps])
+    if shape == (3, 40, 70):
+        lines = show_loops(schedule(grouping, TARGET)).splitlines()
+        read = [i for i, line in enumerate(lines) if "load(y" in line]
+        rows = [i for i, line in enumerate(lines) if "for r_" in line]
+        assert read and read[0] < max(rows)
