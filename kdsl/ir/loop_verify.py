@@ -89,7 +89,7 @@ class _Kernel:
         self.define_index(loop.index)
         if not (isinstance(loop.lo, int) and isinstance(loop.hi, int) and loop.hi - loop.lo <= loop.tile):
             self.parallel.append(loop.index)
-        self.depends[loop.index] = {loop.index}
+        self.depends[loop.index] = {loop.index} | self.dependence(loop.lo)
         self.inner(loop, loop.body, top=True)
 
     def on_Stream(self, loop: ir.Stream) -> None:

@@ -22,6 +22,8 @@ MOST_PARTS = 16
 ROWS = 64  # of a warpgroup
 LONG_K = 64  # a step of k of warpgroups: rows of 128 bytes
 MOST_DEPTH = 8
+SPARE = 8192  # bytes of near memory that are not for operands
+BANDS = (16, 8, 4, 2)
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,23 @@ def warpgroup_tiling(target: Target, rows: int, columns: int, k: int, blocks: in
         have = blocks * _tiles(rows, best[0]) * _tiles(columns, best[1])
         parts = max(1, min(MOST_PARTS, target.units // have, k // (8 * LONG_K)))
     m, n = best
-    step = 2 * LONG_K * (m + n)  # bytes of near memory
-    room = target.near_bytes if best == sizes[0] else target.near_bytes // 2
-    return Tiling(m, n, LONG_K, (m // 16, 1), min(MOST_DEPTH, (room - 4096) // step), parts, 1)
+    room = (target.near_bytes - SPARE) // (1 if best == sizes[0] else 2)
+    return Tiling(m, n, LONG_K, (m // 16, 1), min(MOST_DEPTH, room // (2 * LONG_K * (m + n))), parts, 1)
+
+
+def resident(tiling: Tiling, target: Target) -> int:
+    """How many blocks of a kernel of warpgroups run at one time: no more are started, each takes tiles in turn."""
+    used = 2 * tiling.depth * tiling.k * (tiling.rows + tiling.columns)
+    return target.units * max(1, min(2, (target.near_bytes - SPARE) // used))
+
+
+def band_of(tiling: Tiling, rows: Extent, columns: Extent) -> int:
+    """How many tiles below one another come before those beside them.
+
+    The blocks that run at one time then read a square of the operands, which the L2 cache holds for all of them."""
+    if not isinstance(rows, int) or guess(columns) <= tiling.columns:
+        return 1
+    return next((n for n in BANDS if rows % (n * tiling.rows) == 0 and rows > n * tiling.rows), 1)
 
 
 def _warps(m: int, n: int, wanted: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from kdsl.ir.sizes import Extent, ceildiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
 from kdsl.schedule.gpu.chain import schedule_gpu_chain
-from kdsl.schedule.gpu.dot_tiling import Tiling, choose_tiling, guess, is_thin, warpgroup_tiling
+from kdsl.schedule.gpu.dot_tiling import Tiling, band_of, choose_tiling, guess, is_thin, resident, warpgroup_tiling
 from kdsl.schedule.gpu.epilogue import finished
 from kdsl.schedule.gpu.staging import Staged, on_tensor_cores, operand_dtype, stage
 from kdsl.schedule.gpu.thin import thin_kernel
@@ -102,7 +102,7 @@ class _Product:
     def __init__(
         self, plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Tiling | None
     ) -> None:
-        self.plan, self.memory, self.values = plan, memory, Values(plan, memory)
+        self.plan, self.memory, self.values, self.target = plan, memory, Values(plan, memory), target
         self.frame: DotFrame = plan.frame
         self.product: Product = self.frame.products[0]
         self.size = plan.letters.size
@@ -201,9 +201,14 @@ class _Product:
     def _grid(self, body: list[ir.Statement], parts: Extent | None = None) -> ir.Kernel:
         """The loops over blocks around a body."""
         nest: tuple[ir.Statement, ...] = tuple(body)
+        band = self.t.rows * band_of(self.t, self.rows, self.columns)
+        if band > self.t.rows:
+            nest = (ir.Parallel("i", size("band"), size("band") + band, self.t.rows, nest),)
         if self.product.column is not None:
             nest = (ir.Parallel("j", 0, self.columns, self.t.columns, nest),)
-        if self.frame.row is not None:
+        if band > self.t.rows:
+            nest = (ir.Parallel("band", 0, self.rows, band, nest),)
+        elif self.frame.row is not None:
             nest = (ir.Parallel("i", 0, self.rows, self.t.rows, nest),)
         if parts is not None:
             nest = (ir.Parallel("part", 0, parts, 1, nest),)
@@ -212,7 +217,7 @@ class _Product:
         t = self.t
         schedule = {"warps": t.warps, "rows": t.rows, "columns": t.columns, "k": t.k, "depth": t.depth, "parts": t.parts}
         if t.bringing and any(isinstance(s, ir.Copy) for s in ir.walk(nest)):
-            schedule["bringing"] = t.bringing
+            schedule |= {"bringing": t.bringing, "resident": resident(t, self.target)}
         return kernel(self.plan, nest, schedule)
 
     def _in_parts(self, depth: Extent) -> list[ir.Kernel]:
