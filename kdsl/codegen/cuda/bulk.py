@@ -17,17 +17,15 @@ Read before: ir/boxes.py, macros_bulk.py. Read next: emit.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from kdsl.codegen.cuda.choose_layouts import Unsupported
 from kdsl.codegen.cuda.expressions import Block, Line
+from kdsl.codegen.cuda.grid import Enter, Text
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
 from kdsl.ir.boxes import Boxes, boxes_of
-from kdsl.ir.sizes import Extent
-
-Loop = Callable[[str, Extent, int], str]  # index, start, step
 
 
 class Bringer:
@@ -57,17 +55,22 @@ class Bringer:
         """The definition of the mbarriers, which lie from this byte of near memory."""
         return f"{self.gates} = Gates({self.depth}, {start}, {self.bytes}, {self.warps})"
 
-    def block(self, body: Sequence[ir.Statement], loop: Loop, text: Callable[[Extent], str]) -> Block:
-        """The statements of the warp that brings: `loop` enters a loop and names its index, `text` writes a number."""
-        self.loop, self.text = loop, text
-        inside = [Line([f"{self.count} = size(0)"]), *self._statements(body), Line(["return"])]
-        return Block(f"if brings({self.gates}):", inside, once=True)
+    def statements(self, body: Sequence[ir.Statement], enter: Enter, text: Text) -> list[Line | Block]:
+        """What the warp that brings does."""
+        self.enter, self.text = enter, text
+        return self._statements(body)
+
+    def parted(self, bring: Sequence[Line | Block], compute: Sequence[Line | Block]) -> list[Line | Block]:
+        """The statements of the warp that brings and, behind them, of those that compute."""
+        start = Line([f"{self.count} = size(0)"])
+        role = Block(f"if brings({self.gates}):", [start, *bring, Line(["return"])], once=True)
+        return [Line([f"gates({self.gates})"]), role, start, *compute]
 
     def _statements(self, body: Sequence[ir.Statement]) -> list[Line | Block]:
         out: list[Line | Block] = []
         for s in body:
             if isinstance(s, ir.Stream) and any(x is self.stream for x in (s, *ir.walk(s.body))):
-                i, end = self.loop(s.index, s.lo, s.tile), self.names.of("end", f"{s.index}_end")
+                i, end = self.enter(s.index, s.lo, s.tile), self.names.of("end", f"{s.index}_end")
                 inside = self._step() if s is self.stream else self._statements(s.body)
                 out.append(Line([f"{i}, {end} = size({self.text(s.lo)}), size({self.text(s.hi)})"]))
                 out.append(Block(f"while {i} < {end}:", [*inside, Line([f"{i} = {i} + {s.tile}"])]))

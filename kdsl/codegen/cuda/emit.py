@@ -19,11 +19,12 @@ from kdsl.codegen.cuda.barriers import Access, Item, Loop, Path, place_barriers
 from kdsl.codegen.cuda.bulk import Bringer
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
 from kdsl.codegen.cuda.expressions import Block, Expressions, Line, Ring
+from kdsl.codegen.cuda.grid import in_turns, places
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
 from kdsl.ir.boxes import PIECE, Boxes
-from kdsl.ir.sizes import Extent, ceildiv, names_in, size, substitute
+from kdsl.ir.sizes import Extent, ceildiv, minimum, names_in, size, substitute
 from kdsl.ir.tensor import Location
 
 
@@ -43,7 +44,7 @@ class Emitter:
         self.tiles = Expressions(self.layouts, self.names, written, _indexing(kernel), aligned)
         self.tiles.steps |= kernel.schedule.get("multiples", {})
         self.tiles.natural |= set(kernel.sizes)
-        self.near_bytes = 0
+        self.near_bytes, self.blocks = 0, iterations(kernel)
         self.bringer = Bringer(kernel, self.names, self.layouts.threads // 32) if kernel.schedule.get("bringing") else None
         self._rings()
         self.near: list[str] = []
@@ -76,12 +77,7 @@ class Emitter:
         body: list[Line | Block] = []
         if self.grid:
             self.statements(above, body)
-            body.append(Line(self._places()))
-        inner = self.grid[-1].body if self.grid else self.kernel.body
-        if self.bringer:
-            gates = Line([f"gates({self.bringer.gates})"])
-            body += [gates, self.bringer.block(inner, self.loop, self.tiles.extent), Line([f"{self.bringer.count} = size(0)"])]
-        self.statements(inner, body)
+        body += self._body(self.grid[-1].body if self.grid else self.kernel.body)
         barriers = place_barriers([_accesses(x) for x in body])
         code = _write(body, barriers)
         parameters = [self.names.of("parameter", b.name) for b in self.kernel.buffers]
@@ -91,23 +87,28 @@ class Emitter:
         head = f"def {self.name}({', '.join(names)}):"
         return "\n".join([*self._header(), "", head, *_indent([*arrays, *(code or ["pass"])])])
 
-    def _places(self) -> list[str]:
-        """Which iteration of the parallel loops this block runs: they count as one number, the innermost fastest."""
-        out, rest = [], "block()"
-        if len(self.grid) > 1:
-            rest = self.names.of("block", "b")
-            out.append(f"{rest} = block()")
-        for n, p in enumerate(reversed(self.grid)):
-            count = ceildiv(p.hi - p.lo, p.tile)
-            last = n == len(self.grid) - 1
-            index = self.loop(p.index, p.lo, p.tile)
-            own = rest if last else f"{rest} % {group(self.tiles.extent(count))}"
-            times = own if p.tile == 1 else f"{own} * {p.tile}"
-            start = "" if p.lo == 0 else f" + {self.tiles.extent(p.lo)}"
-            out.append(f"{index} = {times}{start}")
-            if not last:
-                out.append(f"{rest} = {rest} // {group(self.tiles.extent(count))}")
-        return out
+    def _body(self, inner: Sequence[ir.Statement]) -> list[Line | Block]:
+        """What a block does for its iteration of the parallel loops, or for several in turn."""
+
+        def here(number: str) -> Line:
+            return Line(places(self.grid, self.loop, self.tiles.extent, self.names, number) if self.grid else [])
+
+        first, body = here("block()"), []
+        self.statements(inner, body)
+        if self.bringer is None:
+            return [first, *body]
+        bring = self.bringer.statements(inner, self.loop, self.tiles.extent)
+        if not self.in_turns(body):
+            return [first, *self.bringer.parted(bring, body)]
+        number, count = self.names.of("number", "number"), self.tiles.extent(iterations(self.kernel))
+        bring, body = ([here(number), *x] for x in (bring, body))
+        self.blocks = minimum(self.blocks, self.kernel.schedule["resident"])
+        return self.bringer.parted(in_turns(number, count, bring), in_turns(number, count, body))
+
+    def in_turns(self, body: Sequence[Line | Block]) -> bool:
+        """Whether a block may run several iterations: all its warps go on by themselves, no barrier is for all of them."""
+        alone = not place_barriers([_accesses(x) for x in body])
+        return alone and not any(map(self.crosses_warps, all_tiles(self.kernel)))
 
     def loop(self, index: str, lo: Extent, tile: int) -> str:
         """Enter a loop: what its index is called, and what is known of it."""
@@ -125,6 +126,8 @@ class Emitter:
         """What the kernel is, and the records that it names."""
         counts = [ceildiv(p.hi - p.lo, p.tile) for p in self.grid]
         blocks = " * ".join(group(self.tiles.extent(n)) for n in counts) or "1"
+        if self.blocks != iterations(self.kernel):
+            blocks = f"{blocks} tiles, {self.tiles.extent(self.blocks)}"
         place = self.kernel.location
         out = ["", *([f"# {place.file}:{place.line}"] if place else [])]
         out += [f"{name} = {text}" for name, text in self.layouts.definitions.values()]
@@ -330,6 +333,11 @@ class Emitter:
         if isinstance(tile, (ir.Fold, ir.Prefix)) and self.layouts.of(tuple(tile.tile.shape)).crosses_warps(tile.axis):
             return True
         return any(map(self.crosses_warps, ir.children(tile)))
+
+
+def iterations(kernel: ir.Kernel) -> Extent:
+    """How many iterations its parallel loops have together."""
+    return math.prod((ceildiv(p.hi - p.lo, p.tile) for p in ir.grid(kernel)), start=1)
 
 
 def _read_memories(kernel: ir.Kernel) -> list[ir.Memory]:

@@ -3,19 +3,19 @@
 In:  a scheduled Program (ir/loops.py) for a GPU.  Out: `emit_cuda(program)`, a text that holds its kernels in launch order;
 `ptx(kernel, arch)` and `assemble(ptx, arch)` compile one, with no GPU and no driver.
 Parameters are the address of each buffer, then each size as an i64, 8 bytes each, then tensor maps of 128. A grid has one
-axis: block number b of `blocks` runs iteration b of all Parallel loops, the innermost running fastest; no blocks, no launch.
+axis: block number b of `blocks` runs iteration b of all Parallel loops, the innermost running fastest, and where there are more
+iterations than blocks those that follow by whole grids; no blocks, no launch.
 Read before: emit.py. Read next: compile.py.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from kdsl.codegen.cuda.emit import Emitter
 from kdsl.ir import loops as ir
 from kdsl.ir.boxes import PIECE, Boxes
-from kdsl.ir.sizes import Extent, ceildiv
+from kdsl.ir.sizes import Extent
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,11 @@ def emit_cuda(program: ir.Program) -> Source:
 def _kernel(kernel: ir.Kernel) -> GpuKernel:
     emitter = Emitter(kernel)
     source = emitter.source()
-    blocks: Extent = math.prod((ceildiv(p.hi - p.lo, p.tile) for p in ir.grid(kernel)), start=1)
     parameters = [Parameter(b.name, "address", emitter.alignment(b)) for b in kernel.buffers]
     parameters += [Parameter(s, "size") for s in kernel.sizes]
     parameters += [Parameter(b.memory.name, "map", PIECE, b) for _, b in emitter.maps]
     return GpuKernel(
-        emitter.name, source, emitter.threads, emitter.near_bytes, blocks, tuple(parameters), kernel.buffers
+        emitter.name, source, emitter.threads, emitter.near_bytes, emitter.blocks, tuple(parameters), kernel.buffers
     )
 
 

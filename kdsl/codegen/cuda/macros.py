@@ -271,6 +271,12 @@ def block(w: Writer, sig: Any) -> V:
     return w.zext(w.special("ctaid.x"), i64)
 
 
+@macro(lambda: size_type)
+def blocks(w: Writer, sig: Any) -> V:
+    """How many blocks there are."""
+    return w.zext(w.special("nctaid.x"), i64)
+
+
 @macro(lambda value: size_type)
 def size(w: Writer, sig: Any, value: V) -> V:
     return as_size(w, sig.args[0], value)
@@ -281,5 +287,5 @@ MACROS = {
     **{dtype if dtype != "bool" else "boolean": _cast(dtype, "cast") for dtype in BYTES if dtype not in HALVES},
     **{f"bits_{dtype}": _cast(dtype, "bitcast") for dtype in BYTES if dtype not in (*HALVES, "bool")},
     "full": full, "expand": expand, "index": index, "convert": convert, "turn": turn, "uniform": uniform, "holds": holds,
-    "block": block, "size": size, "smaller": _choice("smaller", "<"), "larger": _choice("larger", ">"),
+    "block": block, "blocks": blocks, "size": size, "smaller": _choice("smaller", "<"), "larger": _choice("larger", ">"),
 }  # fmt: skip

@@ -16,8 +16,8 @@ RESERVED = frozenset({
     "fma", *(f"{f}_{m}" for f in ("fold", "running") for m in ("sum", "prod", "max", "min", "any", "all")),
     *(f"axis{k}" for k in range(8)), *(f"by{n}" for n in (2, 4, 8, 16)), *(f"upto{n}" for n in (2, 4, 8)),
     *keyword.kwlist, *keyword.softkwlist,
-    "full", "expand", "index", "convert", "turn", "uniform", "holds", "block", "size", "smaller", "larger", "array", "near",
-    "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
+    "full", "expand", "index", "convert", "turn", "uniform", "holds", "block", "blocks", "size", "smaller", "larger", "array",
+    "near", "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
     "gates", "brings", "room", "bring", "landed", "leave",
     "Tile", "Array", "Near", "Gates", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",
 })  # fmt: skip

@@ -1,6 +1,7 @@
 """Products of warpgroups: tiles brought by the copy engine, multiplied by wgmma; run by the emulator, which sees every race."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,16 @@ def test_two_warpgroups_beside_each_other(letters):
 )
 def test_shapes(letters, sizes, tiling):
     agrees(product(letters, dt.bf16, **sizes), tiling)
+
+
+def test_a_block_runs_several_tiles_in_turn(monkeypatch):
+    """Two blocks for nine tiles, and two of a band of two times two for sixteen."""
+    monkeypatch.setattr(gpu_dots, "TARGET", replace(HOPPER, units=1))
+    for m in (192, 256):
+        built = product(("mk", "kn", "mn"), dt.bf16, m=m, k=192, n=192)
+        (kernel,) = emit_cuda(gpu_dots.program(*built, SMALL)).kernels
+        assert kernel.blocks == 2 and ("band" in kernel.source) == (m == 256)
+        agrees(built, SMALL)
 
 
 def test_what_follows_a_product_is_fused():
