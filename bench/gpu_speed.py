@@ -55,7 +55,7 @@ def questions(torch: Any) -> list[tuple[str, Callable[..., Any], Callable[..., A
         ("causal attention 8x12x1024x64 bf16", kd.kernel(attention), causal, sets(*heads, dtype=half), 0.8),
     ]  # fmt: skip
     for n in (4096, 8192):
-        out.append((f"matmul {n} bf16", kd.kernel(lambda x, y: x @ y), torch.matmul, sets(*square(n), dtype=half), 0.55))
+        out.append((f"matmul {n} bf16", kd.kernel(lambda x, y: x @ y), torch.matmul, sets(*square(n), dtype=half), 0.75))
     return out
 
 
