@@ -209,16 +209,19 @@ def _absolute_difference(ins: Instruction, kernel: Kernel) -> Built:
 
 @builds("dp4a", "dp2a")
 def _small_dots(ins: Instruction, kernel: Kernel) -> Built:
-    if ins.op[0] != "dp4a":
-        raise unknown(ins)
-    names = kernel.names
-    signed = [np.int8 if k == "s32" else np.uint8 for k in ins.op[-2:]]
+    """c + a . b: four bytes of a with those of b, or two halves of a with b's lower or upper two bytes."""
+    names, (a_kind, b_kind) = kernel.names, ins.op[-2:]
+    bytes_ = {"s32": np.int8, "u32": np.uint8}
+    halves = {"s32": np.int16, "u32": np.uint16}
+    left_type, right_type = (bytes_ if ins.op[0] == "dp4a" else halves)[a_kind], bytes_[b_kind]
+    first = 2 if "hi" in ins.op else 0
     write = names.write(ins.operands[0], "b32")
     a, b, c = (names.read(o, "b32") for o in ins.operands[1:4])
 
     def run(w: Wave) -> None:
-        x, y, z = np.broadcast_arrays(*(np.atleast_1d(v(w)) for v in (a, b, c)))
-        left, right = (np.ascontiguousarray(v).view(t).reshape(-1, 4).astype(np.int64) for v, t in zip((x, y), signed))
-        write(w, ((left * right).sum(axis=1) + z.view(np.int32)).astype(np.int64).astype(np.uint32))
+        x, y, z = (np.ascontiguousarray(v) for v in np.broadcast_arrays(*(np.atleast_1d(v(w)) for v in (a, b, c))))
+        left = x.view(left_type).reshape(len(x), -1).astype(np.int64)
+        right = y.view(right_type).reshape(len(y), -1)[:, first : first + left.shape[1]].astype(np.int64)
+        write(w, ((left * right).sum(axis=1) + z.view(np.int32)).astype(np.uint32))
 
     return run

@@ -95,6 +95,19 @@ def test_integer_arithmetic(kind):
         np.testing.assert_array_equal(got, np.array([a * b for a, b in exact], DTYPES[wide]))
 
 
+@pytest.mark.parametrize("right", ["s32", "u32"])
+@pytest.mark.parametrize("left", ["s32", "u32"])
+@pytest.mark.parametrize("name", ["dp4a", "dp2a.lo", "dp2a.hi"])
+def test_dots_of_bytes(name, left, right):
+    """dp2a multiplies two halves by the lower or upper two bytes of its second operand."""
+    x, y, c = (integers("u32", seed) for seed in range(3))
+    each, first = (1, 0) if name == "dp4a" else (2, 2 * name.endswith("hi"))
+    a = x.view(f"{'i' if left == 's32' else 'u'}{each}").reshape(len(x), -1)
+    b = y.view(f"{'i' if right == 's32' else 'u'}1").reshape(len(y), -1)[:, first : first + 4 // each]
+    want = [(int(z) + sum(int(p) * int(q) for p, q in zip(m, n))) & 0xFFFFFFFF for m, n, z in zip(a, b, c)]
+    np.testing.assert_array_equal(apply(f"{name}.{left}.{right}", "b32", ["b32"] * 3, x, y, c), np.array(want, "u4"))
+
+
 @pytest.mark.parametrize("kind", ["b16", "s16", "b32", "s32", "u32", "b64", "s64"])
 def test_shifts_beyond_the_width(kind):
     x = integers(kind.replace("b", "u"))
