@@ -12,6 +12,7 @@ from kdsl.schedule.buffers import Buffers, assembled
 from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
 from kdsl.schedule.scan import schedule_scan
+from kdsl.schedule.scan_blocks import schedule_blocks
 from kdsl.schedule.scatter import schedule_scatter
 from kdsl.schedule.sort import schedule_sort
 from kdsl.target import Target
@@ -27,7 +28,8 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
         elif isinstance(plan, DotPlan):
             kernels += schedule_dots(plan, buffers.memory, target)
         elif isinstance(plan, ScanPlan):
-            kernels += schedule_scan(plan, buffers.memory, target)
+            blocks = schedule_blocks(plan, buffers.memory, target)
+            kernels += [blocks] if blocks else schedule_scan(plan, buffers.memory, target)
         elif isinstance(plan, ScatterPlan):
             kernels += schedule_scatter(plan, buffers.memory, target)
         elif isinstance(plan, SortPlan):

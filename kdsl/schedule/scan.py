@@ -139,11 +139,7 @@ class ScanNest:
         p, t = self.p, self.t
         now = size(self.step)
         if p.kept:
-            due = ir.Map("eq", (ir.Scalar(modulo(now, p.every), dt.i64), ir.Constant(0, dt.i64)), dt.bool_)
-            t.push()
-            for result, i in p.kept.items():
-                self.store(result, (floordiv(now, p.every), *t.own(p.carries[i].before)), names[i])
-            t.emit(ir.If(due, t.pop()))
+            self.checkpoint(names)
         place = p.length - 1 - now if p.turned else now
         for result, (y, axis) in p.ys.items():
             at = t.own(y)
@@ -154,6 +150,15 @@ class ScanNest:
                 self.store(part, (number, *at), tile)
             else:
                 self.store(result, at, tile)
+
+    def checkpoint(self, names: Sequence[ir.Name]) -> None:
+        """Store the carries where a checkpoint is due."""
+        p, t, now = self.p, self.t, size(self.step)
+        due = ir.Map("eq", (ir.Scalar(modulo(now, p.every), dt.i64), ir.Constant(0, dt.i64)), dt.bool_)
+        t.push()
+        for result, i in p.kept.items():
+            self.store(result, (floordiv(now, p.every), *t.own(p.carries[i].before)), names[i])
+        t.emit(ir.If(due, t.pop()))
 
     def store(self, v: Value, at: tuple, tile: ir.Tile) -> None:
         view = self.t.view(self.memory(v), at)

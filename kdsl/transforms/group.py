@@ -22,6 +22,7 @@ from kdsl.transforms.finishers import Finishers
 from kdsl.transforms.judge import Group, Judge
 from kdsl.transforms.letters import HardLetters
 from kdsl.transforms.line_blocks import line_blocks
+from kdsl.transforms.parallel_scans import parallel_scans
 from kdsl.transforms.prepare import prepare
 from kdsl.transforms.repeat import repeat_sources
 from kdsl.transforms.views import CHEAP
@@ -32,17 +33,21 @@ SHARED = 0.2  # siblings share at least this part of the smaller one's bytes
 
 def group(function: Function, target: Target, strides: Mapping[Value, Shape] | None = None) -> Grouping:
     """The kernels of a program, in launch order."""
-    ready = prepare(repeat_sources(line_blocks(function, target)), strides or {})
+    ready = prepare(repeat_sources(parallel_scans(line_blocks(function, target), target)), strides or {})
     stored: set[Equation] = set()
     while True:
-        work = _Grouper(ready.function, ready.results, target, strides or {}, stored)
+        work = _Grouper(ready.function, ready.written, target, strides or {}, stored)
         try:
             work.grow()
             break
         except _Stored as given_up:  # kernels planned so far repeat it: plan again without
             stored |= given_up.equations
     plans = Finishers(work).behind(work.sorted_groups())
-    aliases = dict(work.free.aliases(ready.results))
+    aliases = dict(work.free.aliases(ready.written))
+    for v, base in zip(ready.results, ready.written, strict=True):
+        if v is not base:
+            del aliases[v]
+            aliases[base] = v
     return Grouping(function, tuple(plans), ready.results, aliases, tuple(work.refusals), ready.checks, dict(strides or {}))
 
 

@@ -61,6 +61,8 @@ def plan_scan(
     plan.length, plan.every, plan.turned = s.length, s.every, turned
     plan.backward = s.replay is not None
     _count(plan)
+    if note := s.equation.attributes.get("note"):  # why its steps do or do not run side by side
+        plan.notes += (note,)
     return plan
 
 

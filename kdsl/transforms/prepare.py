@@ -27,6 +27,7 @@ INDEXED = {Op.TAKE: "axis", Op.TAKE_ALONG: "axis", Op.SCATTER_ADD: "axis", Op.SC
 class Prepared:
     function: Function
     results: tuple[Value, ...]
+    written: tuple[Value, ...]  # what kernels write for each result: a scan's may have another shape
     checks: tuple[IndexCheck, ...]
 
 
@@ -46,6 +47,7 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
         return v
 
     results: list[Value] = []
+    written: list[Value] = []
     taken: set[Value] = set()
     for v in function.results:
         base = root(v)
@@ -53,13 +55,14 @@ def prepare(function: Function, strides: Mapping[Value, Shape]) -> Prepared:
             v = base = emit(Op.BARRIER, v)
         taken |= {v, base}
         results.append(v)
+        written.append(base if base in made and made[base].op is Op.SCAN else v)
     checks = _checks(equations, in_steps, made, emit)
     equations = [q for e in equations for q in _scatter_as_kernels_can(e)]
     equations = [q for e in equations for q in _reshape_as_kernels_can(e, strides)]
     live = _live(equations, [*results, *(v for c in checks for v in (c.largest, c.least))])
     hidden = tuple(dict.fromkeys(v for c in checks for v in (c.largest, c.least)))
     ready = replace(function, equations=tuple(live), results=(*results, *hidden))
-    return Prepared(ready, ready.results, tuple(checks))
+    return Prepared(ready, ready.results, (*written, *hidden), tuple(checks))
 
 
 def _checks(equations: list[Equation], in_steps: list[Found], made: Mapping[Value, Equation], emit) -> list[IndexCheck]:  # type: ignore[no-untyped-def]
