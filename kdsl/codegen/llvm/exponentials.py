@@ -19,19 +19,27 @@ SERIES = {
     "double": [1 / 6227020800, 1 / 479001600, 1 / 39916800, 1 / 3628800, 1 / 362880, 1 / 40320, 1 / 5040, 1 / 720, 1 / 120,
                1 / 24, 1 / 6, 0.5],
 }  # fmt: skip
+# exp(r) for |r| <= ln(2)/2, and 2**f for |f| <= 1/2
+EXP = {
+    "float": [1.3814598534480273e-3, 8.3687169522767240e-3, 4.1668388052605420e-2, 1.6666520631092493e-1,
+              4.9999993447747560e-1, 1.0, 1.0],
+    "double": [*SERIES["double"], 1.0, 1.0],
+}  # fmt: skip
+EXP2 = [1.5353359920707021e-4, 1.3398877113284177e-3, 9.6184373831209800e-3, 5.5503324646789280e-2,
+        2.4022647913282060e-1, 6.9314720285778730e-1, 1.0]  # fmt: skip
 
 
 def polynomial(w: Writer, x: Value, coefficients: Sequence[float]) -> Value:
     """Horner, highest power first."""
-    out = w.literal(coefficients[0], x.type)
+    out = w.coefficient(coefficients[0], x)
     for c in coefficients[1:]:
-        out = w.fma(out, x, w.literal(c, x.type))
+        out = w.fma(out, x, w.coefficient(c, x))
     return out
 
 
 def clamp(w: Writer, x: Value, low: float, high: float) -> Value:
     """x within bounds; NaN stays."""
-    top, bottom = w.literal(high, x.type), w.literal(low, x.type)
+    top, bottom = w.coefficient(high, x), w.coefficient(low, x)
     x = w.select(w.compare("fcmp ogt", x, top), top, x)
     return w.select(w.compare("fcmp olt", x, bottom), bottom, x)
 
@@ -58,8 +66,8 @@ def nearest(w: Writer, x: Value, factor: float) -> tuple[Value, Value]:
 
     Adding a large number leaves no room for a fraction, and the last bits are the whole number itself.
     """
-    large = w.literal(12582912.0 + 254 if x.type == "float" else 6755399441055744.0 + 2046, x.type)
-    t = w.fma(x, w.literal(factor, x.type), large)
+    large = w.coefficient(12582912.0 + 254 if x.type == "float" else 6755399441055744.0 + 2046, x)
+    t = w.binary("fadd", x, large) if factor == 1.0 else w.fma(x, w.coefficient(factor, x), large)
     return w.binary("fsub", t, large), w.convert("bitcast", t, "i32" if x.type == "float" else "i64")
 
 
@@ -76,8 +84,8 @@ def reduce(w: Writer, x: Value) -> tuple[Value, Value, Value]:
     """x = k * ln(2) + r with a whole k and |r| <= ln(2)/2: (k, its bits for `scale`, r)."""
     high, low = LN2[x.type]
     k, bits = nearest(w, x, 1.4426950408889634)
-    r = w.fma(k, w.literal(-high, x.type), x)
-    return k, bits, w.fma(k, w.literal(-low, x.type), r)
+    r = w.fma(k, w.coefficient(-high, x), x)
+    return k, bits, w.fma(k, w.coefficient(-low, x), r)
 
 
 def less_one(w: Writer, r: Value) -> Value:
@@ -89,7 +97,7 @@ def exp(w: Writer, x: Value) -> Value:
     """e**x, at most 1.0 ulp; below the least normal number 1.5 ulp."""
     x = clamp(w, x, *((-104.0, 89.0) if x.type == "float" else (-746.0, 710.0)))
     _, bits, r = reduce(w, x)
-    return scale(w, w.binary("fadd", less_one(w, r), w.literal(1.0, x.type)), bits)
+    return scale(w, polynomial(w, r, EXP[x.type]), bits)
 
 
 def exp2(w: Writer, x: Value) -> Value:
@@ -97,11 +105,11 @@ def exp2(w: Writer, x: Value) -> Value:
     x = clamp(w, x, *((-151.0, 129.0) if x.type == "float" else (-1076.0, 1025.0)))
     k, bits = nearest(w, x, 1.0)
     f = w.binary("fsub", x, k)
+    if x.type == "float":
+        return scale(w, polynomial(w, f, EXP2), bits)
     high = w.binary("fmul", f, w.literal(0.6931471805599453, x.type))
-    y = less_one(w, high)
-    if x.type == "double":  # what the product lost
-        lost = w.fma(f, w.literal(0.6931471805599453, x.type), w.negative(high))
-        y = w.binary("fadd", y, lost)
+    lost = w.fma(f, w.literal(0.6931471805599453, x.type), w.negative(high))  # by the product
+    y = w.binary("fadd", less_one(w, high), lost)
     return scale(w, w.binary("fadd", y, w.literal(1.0, x.type)), bits)
 
 

@@ -158,6 +158,22 @@ class Writer:
     def constant(self, x: bool | int | float, dtype: DType) -> Value:
         return self.literal(x, TYPES[dtype.name])
 
+    def coefficient(self, x: float, like: Value) -> Value:
+        """A constant of a polynomial, in as many lanes as `like`; read once, before all loops.
+
+        It comes from memory that LLVM must take for changeable: short of registers it keeps the vector on the stack, where an
+        instruction has it as an operand. A literal it would load anew for each use, by an instruction of its own, from an
+        address that may end in the same 12 bits as one of the stack just written: the processor then waits for that write.
+        """
+        if like.width == 1:
+            return self.literal(x, like.type)
+        text, bytes = float_text(x, like.type), like.width * (4 if like.type == "float" else 8)
+        name = f"@{like.type}{like.width}_{text[2:]}"
+        self.helpers.setdefault(
+            name, lambda: f"{name} = internal global {like.full} splat ({like.type} {text}), align {bytes}"
+        )
+        return self.pure(f"load {like.full}, ptr {name}, align {bytes}", (), like.type, like.width)
+
     def integers(self, numbers: Sequence[int], type: str) -> Value:
         """A constant vector."""
         if type == "i1":
