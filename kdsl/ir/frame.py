@@ -180,6 +180,8 @@ class ScanPlan(Plan):
     lane: Letter | None = None
     rows: Letter | None = None
     width: int = 1
+    together: int = 1  # tiles along the lane that one block takes, chunk by chunk, adding up its sums over the lane
+    again: dict[Value, Value] = field(default_factory=dict)  # values of a step that the replay made: those, kept near
     resident: Resident | None = None
     partial: dict[Equation, Value] = field(default_factory=dict)  # sums over loops that run side by side: the parts
     block_count: int = 1

@@ -11,8 +11,8 @@ from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScanPlan, ScatterPlan, Sor
 from kdsl.schedule.buffers import Buffers, assembled
 from kdsl.schedule.dots import schedule_dots
 from kdsl.schedule.rows import schedule_rows
-from kdsl.schedule.scan import schedule_scan
 from kdsl.schedule.scan_blocks import schedule_blocks
+from kdsl.schedule.scan_chunks import schedule_scan
 from kdsl.schedule.scatter import schedule_scatter
 from kdsl.schedule.sort import schedule_sort
 from kdsl.target import Target

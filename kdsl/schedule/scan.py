@@ -4,7 +4,7 @@
 A gradient's scan starts from checkpoints; each chunk of states is made again before it is walked backwards:
     Parallel over blocks: Stream backward over chunks { Stream forward: states into near memory; Stream backward: the steps }
 Sums over what runs side by side are stored as parts, one for each block.
-Read before: scan_tiles.py. Read next: program.py.
+Read before: scan_tiles.py. Read next: scan_chunks.py.
 """
 
 from __future__ import annotations
@@ -19,21 +19,13 @@ from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Known, Memory, spread_to
-from kdsl.schedule.scan_resident import schedule_resident
 from kdsl.schedule.scan_tiles import ScanTiles
-from kdsl.target import Target
-
-
-def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
-    """The kernel of a scan."""
-    if plan.resident is not None:
-        return schedule_resident(plan, memory, target)
-    return [ScanNest(plan, memory).kernel()]
 
 
 class ScanNest:
-    def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory]) -> None:
-        self.p, self.memory, self.t = plan, memory, ScanTiles(plan, memory)
+    def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory], still: bool = False) -> None:
+        """`still`: what is the same in every step is read once, before the steps."""
+        self.p, self.memory, self.t = plan, memory, ScanTiles(plan, memory, still)
         self.step, self.replay, self.chunk = self.t.name("step"), self.t.name("replay"), self.t.name("chunk")
         self.size = plan.letters.size
 
@@ -49,7 +41,7 @@ class ScanNest:
         if p.rows is not None:
             t.pos[p.rows] = size("#0")
         if p.lane is not None:
-            loops.append(self.parallel(self.size[p.lane], t.shape[1]))
+            loops.append(self.parallel(self.size[p.lane], self.lane_step))
             t.pos[p.lane] = size(loops[-1].index) + size("#1")
         for axis, n in enumerate((rows, 1 if p.lane is None else self.size[p.lane])):
             if not isinstance(n, int) or n % t.shape[axis]:
@@ -64,6 +56,11 @@ class ScanNest:
 
     def tile_shape(self, rows: int) -> tuple[int, int]:
         return rows, self.p.width
+
+    @property
+    def lane_step(self) -> int:
+        """Elements of the lane that a block has."""
+        return self.t.shape[1]
 
     def schedule(self) -> dict[str, Any]:
         return {"width": self.p.width, "every": self.p.every}
@@ -137,19 +134,25 @@ class ScanNest:
     def one_step(self, names: Sequence[ir.Name]) -> None:
         """Store the checkpoint that is due, and what the step gives."""
         p, t = self.p, self.t
-        now = size(self.step)
         if p.kept:
             self.checkpoint(names)
-        place = p.length - 1 - now if p.turned else now
         for result, (y, axis) in p.ys.items():
-            at = t.own(y)
-            at = (*at[:axis], place, *at[axis:])
-            tile = t.here(t.tile(y, t.plain(y)))
-            if result in self.parts:
-                part, number = self.parts[result]
-                self.store(part, (number, *at), tile)
-            else:
-                self.store(result, at, tile)
+            self.give(result, y, t.own(y), axis)
+
+    def give(self, result: Value, y: Value, at: tuple, axis: int) -> None:
+        """Store what a step gives."""
+        tile = self.t.here(self.t.tile(y, self.t.plain(y)))
+        place = self.stacked(at, axis, size(self.step))
+        if result in self.parts:
+            part, number = self.parts[result]
+            self.store(part, (number, *place), tile)
+        else:
+            self.store(result, place, tile)
+
+    def stacked(self, at: tuple, axis: int, step: Extent) -> tuple:
+        """Where a step's slice lies in the stack."""
+        place = self.p.length - 1 - step if self.p.turned else step
+        return (*at[:axis], place, *at[axis:])
 
     def checkpoint(self, names: Sequence[ir.Name]) -> None:
         """Store the carries where a checkpoint is due."""

@@ -23,10 +23,12 @@ from kdsl.transforms.cost import bytes_of, cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_scan_resident import plan_resident
+from kdsl.transforms.scan_again import made_again
 from kdsl.transforms.scan_steps import Written, is_turned, write_steps
 from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
+MOST_TOGETHER, FEWEST_BLOCKS = 8, 32  # tiles that a block takes one after the other; blocks that there shall be
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
 GPU_LANES = 32  # one warp: side by side with many others, each waits for its own memory
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
@@ -54,7 +56,7 @@ def plan_scan(
         for e in written.inner:
             if e.op not in IN_REGISTERS:
                 raise Illegal(f"{e.op.value} in a step")
-        plan = _plan_lanes(written, contiguous, target)
+        plan = _plan_lanes(written, contiguous, s.every, target)
     except Illegal:
         plan = plan_resident(written, contiguous, s)
     plan.name, plan.equations, plan.outputs = name, tuple(equations), tuple(outputs)
@@ -81,7 +83,7 @@ class _Loops:
         return set(flat(self.letters.values[v]))
 
 
-def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], target: Target) -> ScanPlan:
+def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, target: Target) -> ScanPlan:
     loops = _letters(w, contiguous)
     side_by_side = _side_by_side(loops)
     used = {x for c in (*w.carries, *w.replayed) for x in loops.of(c.before)}
@@ -103,6 +105,9 @@ def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], target: Target)
         rows = None
     plan.outer, plan.lane, plan.rows = tuple(x for x in order if x != lane), lane, rows
     plan.width = _width(plan, side_by_side, target)
+    if target.kind == "cpu" and w.replayed:
+        plan.again = _kept_near(plan, made_again(w, loops.letters), every, target)
+        plan.together = _together(plan, loops) if lane in side_by_side else 1
     _parts(plan, loops, side_by_side)
     return plan
 
@@ -220,6 +225,37 @@ def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target) -> int:
     return min(width, max(1, n)) if isinstance(n, int) else width
 
 
+def _kept_near(plan: ScanPlan, again: dict[Value, Value], every: int, target: Target) -> dict[Value, Value]:
+    """Of what the replay made, as much as fits beside the states near the core."""
+    states, left = {c.after for c in plan.replayed}, target.l2_bytes // 4
+    out, taken = {}, set(states)
+    for v, made in again.items():
+        if made not in taken:
+            letters = flat(plan.letters.values[made])
+            rows = plan.letters.size[plan.rows] if plan.rows in letters else 1  # type: ignore[index]
+            left -= every * rows * (plan.width if plan.lane in letters else 1) * made.dtype.compute.bytes  # type: ignore[operator]
+            if left < 0:
+                break
+            taken.add(made)
+        out[v] = made
+    return out
+
+
+def _together(plan: ScanPlan, loops: _Loops) -> int:
+    """How many tiles along the lane one block takes: sums over the lane are then added up in vectors, and have fewer parts."""
+    if plan.lane is None or not any(plan.lane in loops.folds[e] for e in loops.sums.values()):
+        return 1
+    n = plan.letters.size[plan.lane]
+    tiles = ceildiv(estimate(n), plan.width)
+    blocks = tiles
+    for x in plan.outer:
+        blocks *= estimate(plan.letters.size[x])
+    most = max(1, min(MOST_TOGETHER, blocks // FEWEST_BLOCKS))
+    if isinstance(n, int):  # no block has fewer than the others
+        most = max((k for k in range(1, most + 1) if tiles % k == 0), default=1)
+    return most
+
+
 def _parts(plan: ScanPlan, loops: _Loops, side_by_side: set[Letter]) -> None:
     """Where the sums over loops that run side by side lie in parts."""
     size = plan.letters.size
@@ -233,7 +269,7 @@ def _parts(plan: ScanPlan, loops: _Loops, side_by_side: set[Letter]) -> None:
         count: Extent = 1
         for x in (*plan.outer, plan.lane):
             if x in over:
-                count = count * (ceildiv(size[x], plan.width) if x == plan.lane else size[x])
+                count = count * (ceildiv(size[x], plan.width * plan.together) if x == plan.lane else size[x])
         part = Value(TensorType(e.result.dtype.compute, (count, *result.shape)), "parts")
         plan.partial[Equation(result, Op.SUM, (y,), {"axes": e.attributes["axes"]}, e.location)] = part
         plan.ys[result] = y, axis
@@ -256,4 +292,4 @@ def _count(plan: ScanPlan) -> None:
     plan.parallel = 1
     for x in (*plan.outer, *([] if plan.lane is None else [plan.lane])):
         n = estimate(plan.letters.size[x])
-        plan.parallel *= max(1, n // plan.width if x == plan.lane else n)
+        plan.parallel *= max(1, n // (plan.width * plan.together) if x == plan.lane else n)
