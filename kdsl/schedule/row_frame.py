@@ -2,7 +2,7 @@
 
 In:  a RowPlan, a target.  Out: RowFrame; line_walks.py, one_row.py, row_folds.py and rows.py build on it, in this
 order.
-Read before: tiles.py. Read next: line_walks.py.
+Read before: tiles.py, gaps.py. Read next: line_walks.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from kdsl.ir.frame import Letter, RowPlan, flat
 from kdsl.ir.ops import REDUCTIONS
 from kdsl.ir.sizes import Extent, size
 from kdsl.ir.tensor import Equation, Value
+from kdsl.schedule.gaps import RowTiles
 from kdsl.schedule.positions import Known, Memory
-from kdsl.schedule.tiles import Tiles
 from kdsl.target import Target
 
 UNROLL = 4  # vectors of one tile
@@ -28,7 +28,7 @@ class RowFrame:
     """The plan, its tiles, and which folds go along the line or over the rows."""
 
     def __init__(self, plan: RowPlan, memory: Callable[[Value], Memory], target: Target) -> None:
-        self.p, self.memory, self.t = plan, memory, Tiles(plan, memory)
+        self.p, self.memory, self.t = plan, memory, RowTiles(plan, memory)
         self.size = plan.letters.size
         self.along = (
             1 if not plan.line or plan.lane == plan.line[-1] or plan.lane is None else 0
@@ -41,6 +41,7 @@ class RowFrame:
             self.width = length  # a short line is one tile: each fold ends once
         if self.along == 0:
             self.rows_of_tile, self.width = self.upright()
+        self.t.width = self.width if self.along == 1 and plan.rows else 0
         self.nears: dict[Value, ir.Near] = {}
         self.line_folds = [e for e in plan.equations if self.drops(e) and set(plan.line) <= self.drops(e)]
         self.columns = [e for e in plan.partial if e not in self.line_folds]

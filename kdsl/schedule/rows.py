@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Letter, RowPlan, flat
+from kdsl.ir.frame import Letter, RowPlan
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, size
-from kdsl.ir.tensor import Equation, Value
+from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Memory
 from kdsl.schedule.row_folds import RowFolds
@@ -71,10 +71,7 @@ class _Rows(RowFolds):
             return loops
         if self.splits_line(kept):
             loops, rest = self.blocks(kept, self.size[p.line[-1]])
-            if self.crosses(kept):
-                self.blocked(loops, p.line[-1], lambda: self.within(lambda: self.kept_rows(rest, {}, self.tile_of_map)))
-            else:
-                self.kept_rows(rest, {}, lambda: self.blocked(loops, p.line[-1], self.tile_of_map))
+            self.kept_rows(rest, {}, lambda: self.blocked(loops, p.line[-1], lambda: self.tile_of_map()))
             return loops
         if self.crosses(kept):
             loops, rest = self.blocks(kept, self.size[p.line[-1]])
@@ -82,7 +79,7 @@ class _Rows(RowFolds):
             if ranges and ranges[-1][0] == kept[-1]:
                 *rest, (x, lo, hi) = ranges
                 self.kept_rows(
-                    rest, {}, lambda: self.over_line(lambda: self.within(lambda: self.stream(x, lo, hi, self.tile_of_map)))
+                    rest, {}, lambda: self.over_line(lambda: self.stream(x, lo, hi, self.tile_of_map))
                 )
                 return loops or [self.single()]
             self.kept_rows(rest, {})
@@ -95,26 +92,13 @@ class _Rows(RowFolds):
         return loops or [self.single()]
 
     def crosses(self, kept: list[Letter]) -> bool:
-        """A map that walks over the rows of each tile of the line: one that reads an array across its rows (x + y.T),
-        so that cache lines are read whole; one that gathers what its inner rows have in common (x * taps[:, 0])."""
+        """A map that reads an array across its rows (x + y.T): it walks a few rows of each tile of the line,
+        so that cache lines are read whole."""
         p = self.p
         if not kept or not self.is_map():
             return False
         last = [axes[-1][-1] for axes in p.letters.uses.values() if axes and axes[-1]]
-        return any(x in kept for x in last) or any(self.gathered_once(e, i, kept[-1]) for e, i in p.letters.uses)
-
-    def gathered_once(self, e: Equation, i: int, row: Letter) -> bool:
-        """Whether an input lies with gaps along the line and is the same for every place of `row`."""
-        (line,), axes, v = self.p.line, self.p.letters.uses[e, i], e.operands[i]
-        place = next((d for d, letters in enumerate(axes) if letters and letters[-1] == line), None)
-        assert isinstance(v, Value)
-        return place is not None and row not in flat(axes) and any(n != 1 for n in v.shape[place + 1 :])
-
-    def within(self, rows: Callable[[], None]) -> None:
-        """Loops over rows within one tile of the line: what depends on the tile alone is made before them."""
-        self.t.depth_of["#1"] = self.t.depth
-        rows()
-        del self.t.depth_of["#1"]
+        return any(x in kept for x in last)
 
     def is_map(self) -> bool:
         """Is every tile of the line independent of the others?"""

@@ -101,13 +101,12 @@ class Tiles:
         return ir.Name(name, tuple(tile.shape), tile.dtype)
 
     def depth_at(self, *extents: Extent) -> int:
-        """The innermost loop on which an index expression depends; of a tile's axes that is the innermost one that is open,
-        unless the tile was opened outside of it."""
+        """The innermost loop on which an index expression depends."""
         out = 0
         for x in extents:
             if isinstance(x, Size):
                 for n in names_in(x):
-                    out = max(out, self.depth_of.get(n, self.depth if n.startswith("#") else 0))
+                    out = max(out, self.depth if n.startswith("#") else self.depth_of.get(n, 0))
         return out
 
     # --- positions -----------------------------------------------------------------------------------------------------
@@ -268,11 +267,11 @@ class Tiles:
     def load(self, v: Value, at: Position) -> Known:
         view = self.view(self.memory(v), at)
         if view is None:
-            return self.gather(self.memory(v), at)
+            return self.gather(v, at)
         return ir.Load(view, self.shape_of(view)), self.depth_at(*view.index)
 
-    def gather(self, memory: Memory, at: Position) -> Known:
-        memory, entries = joined_memory(memory, at)
+    def gather(self, v: Value, at: Position) -> Known:
+        memory, entries = joined_memory(self.memory(v), at)
         indices = [self.count(x) for x in entries]
         mask: Known | None = None
         for x, i, n in zip(entries, indices, memory.shape, strict=True):
