@@ -62,3 +62,8 @@ def test_the_others():
     highest, when = r.highest_so_far(x.T)
     np.testing.assert_array_equal(highest, np.maximum.accumulate(x.T, 1))
     np.testing.assert_array_equal(np.take_along_axis(x.T, when, 1), highest)
+
+
+def test_gradients_of_an_ode_and_of_a_running_maximum():
+    assert_slopes(r.pendulum, np.array([0.3]), np.zeros(1), np.array(0.05), normal(40, 1))
+    assert_slopes(lambda x: r.highest_so_far(x)[0], normal(3, 19))

@@ -27,10 +27,11 @@ from kdsl.transforms import (  # noqa: F401
 from kdsl.transforms.fuse_scans import fuse_scans
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import RULES, Simplifier, rewrite
+from kdsl.transforms.turned_scans import turn_scans
 
 __all__ = ["RULES", "Simplifier", "simplify"]
 
 
 def simplify(function: Function) -> Function:
     """The program rewritten, shared and pruned; parameters stay as they are."""
-    return fuse_scans(prune(rewrite(function, Simplifier())))
+    return fuse_scans(turn_scans(prune(rewrite(function, Simplifier()))))

@@ -46,6 +46,28 @@ def test_flipping_reverses_without_a_copy():
         return kd.flip(kd.cumulative_sum(kd.flip(x, axis=1), axis=1), axis=1)
 
     assert_close(f(x), np.cumsum(x[:, ::-1], 1)[:, ::-1], operations=31, scale=9)
+    assert len(f.explain(x).kernels) == 1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_results_that_are_only_read_turned(reverse):
+    """The scan runs the other way; where one of its results is read in place as well, it does not."""
+    x, h = RNG.standard_normal((3, 17)).astype("f4"), np.ones(3, "f4")
+
+    def step(c, v):
+        return kd.tanh(c + v), {"a": c * v, "b": c}
+
+    def all_turned(h, x):
+        last, ys = kd.scan(step, h, x, axis=1, reverse=reverse)
+        return last, kd.flip(ys["a"], axis=1), kd.exp(kd.flip(ys["b"], axis=1))
+
+    def one_turned(h, x):
+        last, ys = kd.scan(step, h, x, axis=1, reverse=reverse)
+        return last, kd.flip(ys["a"], axis=1) * x, ys["b"] + kd.flip(ys["b"], axis=1)
+
+    for f in (all_turned, one_turned):
+        check(f, h, x)
+    assert len(kd.kernel(all_turned).explain(h, x).kernels) == 1
 
 
 def test_outside_a_kernel():
@@ -76,7 +98,7 @@ def selective_scan(x, dt, a, b, c, d):
         h = kd.exp(dt[:, :, None] * a) * h + (dt * x)[:, :, None] * b[:, None, :]
         return h, kd.sum(h * c[:, None, :], axis=-1) + d * x
 
-    return kd.scan(step, kd.zeros((x.shape[0], *a.shape)), (x, dt, b, c), axis=1)
+    return kd.scan(step, kd.zeros((x.shape[0], *a.shape), dtype=x.dtype), (x, dt, b, c), axis=1)
 
 
 @pytest.mark.parametrize(("batch", "length", "width", "states"), [(2, 5, 3, 4), (1, 17, 24, 16), (3, 1, 1, 1), (2, 3, 9, 2)])
@@ -137,3 +159,17 @@ def test_long_scans_lose_no_more_than_they_must():
         want.append((h * q).sum(1) + d * now)
     error = np.abs(ys[0] - np.array(want)).max(0)
     assert (error <= 2.0**-23 * np.array([4000, 400, 100])).all(), error * 2.0**23
+
+
+def test_gradients_of_long_scans_lose_no_more_than_they_must():
+    """The same backward: states are made again from 2048 checkpoints, gradients of B and C are sums in parts."""
+    length = 65536
+    x, dt = RNG.standard_normal((1, length, 3)).astype("f4"), RNG.uniform(0, 2, (1, length, 3)).astype("f4")
+    b, c = (RNG.standard_normal((1, length, 2)).astype("f4") for _ in "bc")
+    args = x, dt, np.array([[-0.001, -5], [-0.1, -40], [-1, -0.5]], "f4"), b, c, np.ones(3, "f4")
+    cotangents = np.ones((1, 3, 2), "f4"), RNG.standard_normal((1, length, 3)).astype("f4")
+    exact = kd.kernel(selective_scan).vjp(*(v.astype("f8") for v in (*args, *cotangents)))
+    for g, want in zip(kd.kernel(selective_scan).vjp(*args, *cotangents), exact, strict=True):
+        assert np.isfinite(g).all()
+        scale = np.abs(want).max()
+        assert np.abs(g - want).max() <= 2.0**-23 * 400 * scale, np.abs(g - want).max() / scale * 2.0**23

@@ -86,8 +86,9 @@ def test_a_state_continues_where_the_text_stopped(name, tmp_path):
         np.testing.assert_allclose(np.concatenate(got, 1), whole, rtol=1e-4, atol=3e-5)
 
 
-def test_generate_gives_the_parallel_forms_tokens(tmp_path):
-    _, ours = theirs_and_ours("Mamba, small", tmp_path)
+@pytest.mark.parametrize("name", ["Mamba, small", "Mamba-2, small"])
+def test_generate_gives_the_parallel_forms_tokens(name, tmp_path):
+    _, ours = theirs_and_ours(name, tmp_path)
     ids = np.array([[3, 5, 7], [1, 2, 1]])
     slow = ids
     for _ in range(9):
@@ -100,7 +101,7 @@ def test_generate_gives_the_parallel_forms_tokens(tmp_path):
     assert drawn.max() < 97
 
 
-@pytest.mark.parametrize("name", ["Mamba, biases, three taps", "Mamba-2, limits"])
+@pytest.mark.parametrize("name", MODELS)
 def test_what_we_save_they_read(name, tmp_path):
     theirs, ours = theirs_and_ours(name, tmp_path / "theirs")
     ours.save_pretrained(tmp_path / "ours")
@@ -167,8 +168,8 @@ def reference(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus
 
 
 @pytest.mark.parametrize("kind", ["constant", "varying", "1 group", "2 groups"])
-@pytest.mark.parametrize("length", [128, 256, pytest.param(4096, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", ["f4", "bf16"])
+@pytest.mark.parametrize("length", [128, 256, *(pytest.param(n, marks=pytest.mark.slow) for n in (512, 1024, 2048, 4096))])
+@pytest.mark.parametrize("dtype", ["f4", "bf16", pytest.param("f2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [True, False])
 def test_selective_scan(kind, length, dtype, options):
     import ml_dtypes
@@ -179,13 +180,13 @@ def test_selective_scan(kind, length, dtype, options):
         "constant": (dim, states), "varying": (batch, states, length), "1 group": (batch, 1, states, length),
         "2 groups": (batch, 2, states, length),
     }[kind]  # fmt: skip
-    half = dtype == "bf16"
-    numpy = ml_dtypes.bfloat16 if half else np.float32
-    rtol, atol = (3e-2, 5e-2) if half else (6e-4, 2e-3)
+    half = dtype != "f4"
+    numpy = {"f4": np.float32, "f2": np.float16, "bf16": ml_dtypes.bfloat16}[dtype]
+    rtol, atol = {"f4": (6e-4, 2e-3), "f2": (3e-3, 5e-3), "bf16": (3e-2, 5e-2)}[dtype]
     rtolw, atolw = max(1e-3, rtol), max(1e-3, atol)
 
     def short(t):
-        return t.to(torch.bfloat16).float() if half else t
+        return t.to(torch.float16 if dtype == "f2" else torch.bfloat16).float() if half else t
 
     given = {
         "u": short(torch.randn(batch, dim, length)), "delta": short(0.5 * torch.rand(batch, dim, length)),
@@ -220,10 +221,24 @@ def test_selective_scan(kind, length, dtype, options):
 @pytest.mark.parametrize("groups", [None, 1, 2])
 @pytest.mark.parametrize("gate", [True, False])
 def test_selective_state_update(groups, gate):
+    compare_state_update(2, 48, 16, groups, gate, "f4")
+
+
+@pytest.mark.parametrize("dim", [2048, 2064, 4096])
+@pytest.mark.parametrize("states", [16, 32, 64])
+@pytest.mark.parametrize("dtype", ["f4", "f2", "bf16"])
+def test_selective_state_update_of_the_official_sizes(dim, states, dtype):
+    compare_state_update(2, dim, states, None, bool(states % 3), dtype)
+
+
+def compare_state_update(batch, dim, states, groups, gate, dtype):
+    import ml_dtypes
+
     rng = np.random.default_rng(0)
-    batch, dim, states = 2, 48, 16
+    rtol, atol = {"f4": (3e-4, 1e-3), "f2": (5e-3, 1e-2), "bf16": (1e-2, 5e-2)}[dtype]
     f = lambda *s: rng.standard_normal(s).astype("f4")  # noqa: E731
     state, x, dt, D, bias = f(batch, dim, states), f(batch, dim), f(batch, dim), f(dim), f(dim)
+    x = x.astype(ml_dtypes.bfloat16 if dtype == "bf16" else dtype)
     A = -rng.random((dim, states)).astype("f4")
     B, C = (f(batch, states) if groups is None else f(batch, groups, states) for _ in range(2))
     z = f(batch, dim) if gate else None
@@ -231,9 +246,10 @@ def test_selective_state_update(groups, gate):
     y = F.selective_state_update(state, x, dt, A, B, C, D, z, bias, dt_softplus=True)
     step = np.log1p(np.exp((dt + bias).astype("f8")))
     b, c = (v[:, None] if groups is None else v.repeat(dim // groups, 1) for v in (B, C))
+    x = x.astype("f8")
     h = np.exp(step[..., None] * A) * before + (step * x)[..., None] * b
     expected = (h * c).sum(-1) + D * x
     if gate:
         expected = expected * z / (1 + np.exp(-z.astype("f8")))
-    np.testing.assert_allclose(state, h, rtol=3e-4, atol=1e-3)
-    np.testing.assert_allclose(y.numpy(), expected, rtol=3e-4, atol=1e-3)
+    np.testing.assert_allclose(state, h, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(y.numpy().astype("f8"), expected, rtol=rtol, atol=atol)
