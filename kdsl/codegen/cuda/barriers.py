@@ -3,8 +3,8 @@
 In:  a kernel as a list of statements: a statement is a list of accesses, or a Loop. An access is (kind, ring, tile number,
 depth): kind "read", "write" or "copy", the number a fixed one or a function of the loop's step.
 Out: the places (paths of positions) before which a barrier stands, and for each how many copy groups may still be in flight.
-A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is. A barrier must lie between
-two accesses of one slot unless both read; a copy has ended only after a wait before that barrier. The place that parts most of
+A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is; as any loop may be empty, the
+runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one slot unless both read; a copy has ended only after a wait before that barrier. The place that parts most of
 what is not parted yet is taken first; among equals the innermost and latest. What turns out superfluous goes. Read next: emit.py.
 """
 
@@ -30,13 +30,46 @@ class Loop:
 Item = Union["list[Access]", Loop]
 
 
-def _trace(kernel: Sequence[Item], most: int, taken: bool, path: Path = (), step: int = 0) -> Iterator[Event]:
-    """Every place (no accesses) and every statement, in the order of a run whose loops go at most `most` times."""
+@dataclass(frozen=True)
+class Case:
+    """How often a run's loops go: at most `most` times, those that are not in `running` (None: all are) not at all."""
+
+    most: int
+    taken: bool  # whether what stands under an `if` runs
+    running: frozenset[Path] | None = None
+
+    def times(self, loop: Loop, path: Path) -> int:
+        if loop.once:
+            return int(self.taken)
+        return min(self.most, 2 * loop.depth + 1) if self.running is None or path in self.running else 0
+
+
+def _cases(kernel: Sequence[Item]) -> list[Case]:
+    """The runs that are looked at: all loops go on, go once, or not at all; and for each loop and each two the others not at all."""
+    loops = _loops(kernel, ())
+    few = {frozenset(p for p in loops if p in (a[: len(p)], b[: len(p)])) for a in loops for b in loops} - {frozenset(loops)}
+    sets = [None, *sorted(few, key=sorted)]
+    return [Case(most, taken, running) for running in sets for most in (1 << 30, 1) for taken in (True, False)] + [
+        Case(0, taken) for taken in (True, False)
+    ]
+
+
+def _loops(kernel: Sequence[Item], path: Path) -> list[Path]:
+    out: list[Path] = []
+    for i, item in enumerate(kernel):
+        if isinstance(item, Loop):
+            out += [] if item.once else [(*path, i)]
+            out += _loops(item.statements, (*path, i))
+    return out
+
+
+def _trace(kernel: Sequence[Item], case: Case, path: Path = (), step: int = 0) -> Iterator[Event]:
+    """Every place (no accesses) and every statement, in the order of a run."""
     for i, item in enumerate(kernel):
         yield (*path, i), None, step
         if isinstance(item, Loop):
-            for inner in range(int(taken) if item.once else min(most, 2 * item.depth + 1)):
-                yield from _trace(item.statements, most, taken, (*path, i), step if item.once else inner)
+            for inner in range(case.times(item, (*path, i))):
+                yield from _trace(item.statements, case, (*path, i), step if item.once else inner)
         else:
             yield (*path, i), item, step
 
@@ -57,8 +90,8 @@ def _conflicts(events: Sequence[Event]) -> list[tuple[int, int]]:
 class _Run:
     """One run: its events, the pairs of moments to part, when each place comes by."""
 
-    def __init__(self, kernel: Sequence[Item], most: int, taken: bool) -> None:
-        self.events = list(_trace(kernel, most, taken))
+    def __init__(self, kernel: Sequence[Item], case: Case) -> None:
+        self.events = list(_trace(kernel, case))
         self.pairs = _conflicts(self.events)
         self.moments: dict[Path, list[int]] = {}
         for now, (path, accesses, _) in enumerate(self.events):
@@ -85,11 +118,13 @@ class _Run:
 
 def place_barriers(kernel: Sequence[Item]) -> dict[Path, int | None]:
     """Each place of a barrier, with the copy groups that may be in flight there (None: it waits for no copy)."""
-    # a loop may also run once, or not at all; what is under an `if` may be left out
-    runs = [_Run(kernel, most, taken) for most in (1 << 30, 1, 0) for taken in (True, False)]
-    pairs = [(run, pair) for run in runs for pair in run.tight()]
+    runs = [_Run(kernel, case) for case in _cases(kernel)]
     options = sorted({p for run in runs for p in run.moments}, key=lambda p: (-len(p), [-i for i in p]))
-    parted = {p: {i for i, (run, pair) in enumerate(pairs) if run.parts(p, pair)} for p in options}
+    pairs = sorted({tuple(p for p in options if run.parts(p, pair)) for run in runs for pair in run.tight()})
+    parted: dict[Path, set[int]] = {p: set() for p in options}
+    for i, places in enumerate(pairs):
+        for p in places:
+            parted[p].add(i)
     chosen: list[Path] = []
     left = set(range(len(pairs)))
     while left:
