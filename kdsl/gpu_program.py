@@ -18,9 +18,10 @@ from kdsl.ir.frame import Grouping
 from kdsl.ir.loops import Program
 from kdsl.ir.sizes import Extent, Size, evaluate
 from kdsl.ir.tensor import Function
-from kdsl.runtime.cuda_call import GpuExecutable, Launch, Parameter, Place
+from kdsl.runtime.cuda_call import GpuExecutable
 from kdsl.runtime.cuda_launch import GpuFunction
-from kdsl.runtime.cuda_maps import WORDS, Boxes
+from kdsl.runtime.cuda_maps import Boxes
+from kdsl.runtime.cuda_plan import Launch, Parameter, Place
 
 Shape = tuple[Extent, ...]
 Map = tuple[str, str, Shape, Shape, tuple[int, ...]]  # name of memory, dtype, shape, strides, box
@@ -71,8 +72,7 @@ def executable(program: KeptProgram, source: Function) -> GpuExecutable:
     alike: dict[bytes, GpuFunction] = {}
     launches = []
     for k in program.kernels:
-        widths = [1] * len(k.parameters) + [WORDS] * len(k.maps)
-        function = alike.setdefault(k.code, GpuFunction(k.name, k.code, k.threads, k.near_bytes, widths))
+        function = alike.setdefault(k.code, GpuFunction(k.name, k.code, k.threads, k.near_bytes))
         maps = tuple((name, Boxes(dtype, _shape(shape), _shape(strides), box)) for name, dtype, shape, strides, box in k.maps)
         launches.append(Launch(function, _number(k.blocks), tuple(Parameter(*p) for p in k.parameters), maps))
     places = [Place(name, role, number, BY_NAME[dtype], _shape(shape)) for name, role, number, dtype, shape in program.memory]

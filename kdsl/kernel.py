@@ -86,12 +86,14 @@ class Kernel(Looking):
             result = self._fast(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+            if "out" not in kwargs and (result := self._short.on_gpu(args, kwargs)) is not NotImplemented:
+                return result
         try:
             out = None
             if "out" in kwargs and "out" not in self.reader.parameters:
                 out = kwargs.pop("out")
                 if current() is None:
-                    result = self._short.into(out, *args, **kwargs)
+                    result = self._short.into(out, args, kwargs)
                     if result is not NotImplemented:
                         return result
             call = self.read(args, kwargs)

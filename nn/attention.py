@@ -10,6 +10,7 @@ from typing import Any
 
 from nn import functional as F
 from nn import init
+from nn.devices import device_of
 from nn.layers import Linear, ResidualLinear
 from nn.module import Module, Parameter
 from nn.tensor import Tensor
@@ -31,7 +32,7 @@ class CausalSelfAttention(Module):
     def forward(self, x: Any, r: Any) -> Tensor:
         qkv = self.c_attn(x)  # (B, T, 3C)
         if self.training and self.attn_pdrop:
-            y = F.causal_attention(qkv, *F.generator.draw(), heads=self.heads, p=self.attn_pdrop)  # (B, T, C)
+            y = F.causal_attention(qkv, *F.generator.draw(device_of(x)), heads=self.heads, p=self.attn_pdrop)  # (B, T, C)
         else:
             y = F.causal_attention(qkv, heads=self.heads)  # (B, T, C)
         return self.c_proj(y, r)  # (B, T, C)
@@ -60,7 +61,7 @@ class MultiHeadAttention(Module):
         key = query if key is None else key
         inputs = (query, key, key if value is None else value)
         q, k, v = (self._heads(x, part) for part, x in enumerate(inputs))  # (B, H, T or S, C / H)
-        drops = (*F.generator.draw(),) if self.training and self.dropout else (None, None)
+        drops = (*F.generator.draw(device_of(query)),) if self.training and self.dropout else (None, None)
         p = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, *drops, is_causal=is_causal, p=p)  # (B, H, T, C / H)
         B, H, T, D = y.shape

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 import kdsl as kd
+from nn import devices, init
 from nn import functional as F
-from nn import init
 from nn.attention import CausalSelfAttention
 from nn.kernels import layer
 from nn.layers import Dropout, Embedding, Linear, ResidualLinear
 from nn.module import Module, ModuleList
 from nn.normalisation import LayerNorm
 from nn.pretrained import Pretrained, refuse_settings
-from nn.sampling import next_tokens
+from nn.sampling import continued, last, next_tokens
 from nn.tensor import Tensor, apply, no_grad
 
 PRESETS = {  # n_layer, n_head, n_embd
@@ -157,17 +157,17 @@ class GPT(Pretrained):
         self, ids: Any, max_new_tokens: int, temperature: float = 1.0, do_sample: bool = False, top_k: int | None = None
     ) -> np.ndarray:
         """`ids` (B, T) continued by max_new_tokens tokens: the likeliest each time, or with do_sample drawn from
-        softmax(logits / temperature) over the top_k likeliest (all if None)."""
-        ids = F.detached(ids)
+        softmax(logits / temperature) over the top_k likeliest (all if None). On a GPU all but the
+        prompt and the result stays there."""
+        ids = devices.moved(F.detached(ids), self.device)
         was_training = self.training
         self.eval()
         with no_grad():
             for _ in range(max_new_tokens):
-                logits = self(ids[:, -self.config.block_size :]).data[:, -1]  # (B, V)
-                new = next_tokens(logits, temperature, do_sample, top_k)
-                ids = np.concatenate([ids, new[:, None].astype(ids.dtype)], axis=1)
+                logits = self(last(ids, self.config.block_size)).data  # (B, T, V)
+                ids = continued(ids, next_tokens(logits, temperature, do_sample, top_k))
         self.train(was_training)
-        return ids
+        return devices.numpy(ids)
 
 
 @layer("batch time", "V C", "P C")

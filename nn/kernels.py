@@ -20,6 +20,8 @@ import numpy as np
 
 import kdsl as kd
 
+ARRAYS = (np.ndarray, kd.Array)  # what Tensors hold: in the host's memory, on a GPU
+
 
 class Layer:
     """A family of kernels made from one function: one kernel for each set of fixed sizes and static values."""
@@ -32,7 +34,7 @@ class Layer:
     def kernel(self, args: Sequence[Any], static: dict[str, Any]) -> Any:
         """The kernel for arguments of these shapes. It takes positional arguments only: static values are part of it, so that
         each call of it is the shortest that kdsl has."""
-        key = tuple([a.shape if isinstance(a, np.ndarray) else None for a in args]), tuple(static.items())
+        key = tuple([a.shape if isinstance(a, ARRAYS) else None for a in args]), tuple(static.items())
         found = self.kernels.get(key)
         if found is None:
             types = self.types(args)
@@ -55,7 +57,7 @@ class Layer:
     @staticmethod
     def _type(text: str | None, array: Any) -> tuple[int | str, ...] | None:
         """The axes of one argument: a number where fixed, a name where it may change; None for what carries no annotation."""
-        if text is None or not isinstance(array, np.ndarray):
+        if text is None or not isinstance(array, ARRAYS):
             return None
         shape = array.shape
         choices = [choice.split() for choice in text.split("|")]
@@ -89,7 +91,7 @@ class Broadcasting(Layer):
         super().__init__(function, ())
 
     def types(self, args: Sequence[Any]) -> tuple[tuple[int | str, ...] | None, ...]:
-        shapes = [a.shape if isinstance(a, np.ndarray) else None for a in args]
+        shapes = [a.shape if isinstance(a, ARRAYS) else None for a in args]
         stretched = len({s for s in shapes if s is not None}) > 1
         return tuple(
             None if s is None else tuple(1 if n == 1 and stretched else f"n{len(s) - i}" for i, n in enumerate(s))

@@ -10,6 +10,7 @@ from typing import Any
 
 from nn import functional as F
 from nn import init
+from nn.devices import device_of
 from nn.module import Module, Parameter
 from nn.tensor import Tensor
 
@@ -54,7 +55,7 @@ class Dropout(Module):
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0.0:
             return x
-        return F.dropout(x, *F.generator.draw(), p=self.p)
+        return F.dropout(x, *F.generator.draw(device_of(x)), p=self.p)
 
     def describe(self) -> str:
         return f"p={self.p}"
@@ -119,7 +120,7 @@ class ResidualLinear(Linear):
     def forward(self, x: Any, r: Any) -> Tensor:  # type: ignore[override]
         if not self.training or self.p == 0.0:
             return F.linear_residual(x, self.weight, self.bias, r)
-        return F.linear_residual(x, self.weight, self.bias, r, *F.generator.draw(), p=self.p)
+        return F.linear_residual(x, self.weight, self.bias, r, *F.generator.draw(device_of(x)), p=self.p)
 
     def describe(self) -> str:
         return f"{super().describe()}, p={self.p}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nn import devices
 from nn.tensor import Tensor
 
 
@@ -19,8 +20,8 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+    def __init__(self, data: Any, requires_grad: bool = True, device: str | None = None) -> None:
+        super().__init__(data, requires_grad, device=device)
 
 
 class Buffer(Tensor):
@@ -89,13 +90,36 @@ class Module:
         for p in self.parameters():
             p.grad = None
 
+    # --- devices -------------------------------------------------------------------------------------------------------------
+    @property
+    def device(self) -> str:
+        """Where the parameters lie; "cpu" where there are none."""
+        return next((p.device for p in self._tensors()), devices.HOST)
+
+    def to(self, device: str) -> Module:
+        """Move all parameters and buffers, and their gradients, to "cpu" or a GPU: `model.to("cuda")`."""
+        for p in self._tensors():
+            p.data = devices.moved(p.data, device)
+            if p.grad is not None:
+                p.grad = p.grad.to(device)
+        return self
+
+    def cpu(self) -> Module:
+        return self.to(devices.HOST)
+
+    def cuda(self) -> Module:
+        return self.to("cuda")
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return (p for _, p in self._named("", (Parameter, Buffer)))
+
     # --- saving ----------------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Arrays by name, of parameters and buffers; they are the model's own, not copies."""
-        return {name: p.data for name, p in self._named("", (Parameter, Buffer))}
+        """NumPy arrays by name, of parameters and buffers: on the CPU the model's own, from a GPU copies."""
+        return {name: p.numpy() for name, p in self._named("", (Parameter, Buffer))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Copy arrays into the parameters and buffers; names and shapes must agree."""
+        """Copy arrays into the parameters and buffers, wherever these lie; names and shapes must agree."""
         own = dict(self._named("", (Parameter, Buffer)))
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unknown:
@@ -104,7 +128,7 @@ class Module:
             array = np.asarray(state[name])
             if array.shape != p.shape:
                 raise ValueError(f"{name} has shape {p.shape}, the state's has {array.shape}")
-            p.data[...] = array
+            devices.assign(p.data, array)
 
     def __repr__(self) -> str:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import kdsl as kd
+from nn import devices
 from nn.module import Module, Parameter
 
 
@@ -59,8 +60,8 @@ def _adamw(
     return p * (1 - lr * weight_decay) - rate * m / spread, m, v
 
 
-def _flat(x: Any) -> np.ndarray:
-    return x.data.reshape(-1)
+def _flat(x: Any) -> Any:
+    return devices.flat(x.data)
 
 
 def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
@@ -71,47 +72,59 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
     norm, factor = _clip_factor([_square_sum(_flat(p.grad)) for p in parameters], max_norm=float(max_norm))
     for p in parameters:
         _scale(_flat(p.grad), factor, out=_flat(p.grad))
-    return float(norm)
+    return float(devices.numpy(norm))
 
 
 class Row:
-    """Parameters of one dtype laid end to end, and what an optimizer remembers of them, each as one flat array.
+    """Parameters of one dtype and device laid end to end, and what an optimizer remembers of them, each as one flat array.
 
     `p.data` become views of `values`, so that one update is an update of all. A second array for each lets a kernel write new
     values while it reads old ones, without a copy.
     """
 
-    def __init__(self, parameters: list[Parameter], remembered: dict[str, list[np.ndarray]]) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: list[Parameter], remembered: dict[str, list[Any]]) -> None:
+        self.parameters, self.device = parameters, parameters[0].device
         ends = np.cumsum([p.numel() for p in parameters]).tolist()
         self.places = [slice(end - p.numel(), end) for p, end in zip(parameters, ends)]
-        self.values = np.concatenate([_flat(p) for p in parameters])
-        self.kept = {name: np.concatenate([a.reshape(-1) for a in arrays]) for name, arrays in remembered.items()}
-        self.spare = {name: np.empty_like(self.values) for name in ("values", *self.kept)}
-        self.gradients = np.empty_like(self.values)
-        self.views = [self.values[place].reshape(p.shape) for p, place in zip(parameters, self.places)]
+        self.values = self._joined([p.numpy() for p in parameters])
+        self.kept = {name: self._joined(list(map(devices.numpy, arrays))) for name, arrays in remembered.items()}
+        self.spare = {name: devices.like(self.values, 0) for name in ("values", *self.kept)}
+        self.gradients = devices.like(self.values, 0)
+        self.views = [devices.view(self.values, p.shape, place.start) for p, place in zip(parameters, self.places)]
+        self.places_of_gradients = [devices.view(self.gradients, (p.numel(),), place.start) for p, place in self._each()]
         for p, view in zip(parameters, self.views):
             p.data = view
 
-    def gather(self) -> np.ndarray:
-        """All gradients end to end; values that somebody put in a parameter's place are taken in."""
+    def _each(self) -> Iterable[tuple[Parameter, slice]]:
+        return zip(self.parameters, self.places)
+
+    def _joined(self, arrays: list[np.ndarray]) -> Any:
+        """Arrays of the host end to end, on the device."""
+        return devices.moved(np.concatenate([a.reshape(-1) for a in arrays]), self.device)
+
+    def gather(self) -> None:
+        """Lay all gradients end to end; values that somebody put in a parameter's place are taken in."""
         for p, view in zip(self.parameters, self.views):
             if p.data is not view:
-                view[...] = p.data
+                devices.assign(view, p.data)
                 p.data = view
-        return np.concatenate([_flat(p.grad) for p in self.parameters], out=self.gradients)
+        if self.device == devices.HOST:
+            np.concatenate([_flat(p.grad) for p in self.parameters], out=self.gradients)
+            return
+        for p, place in zip(self.parameters, self.places_of_gradients):
+            devices.assign(place, _flat(p.grad))
 
     def update(self, kernel: Any, *settings: Any, **static: Any) -> None:
         """kernel(values, gradients, *kept, *settings) gives new values and what is kept from now on."""
         out = tuple(self.spare.values())
         kernel(self.values, self.gradients, *self.kept.values(), *settings, **static, out=out)
-        self.values[...] = out[0]
+        devices.assign(self.values, out[0])
         for name in self.kept:
             self.kept[name], self.spare[name] = self.spare[name], self.kept[name]
 
-    def remembered(self, i: int) -> dict[str, np.ndarray]:
+    def remembered(self, i: int) -> dict[str, Any]:
         """What is kept of parameter i."""
-        return {name: a[self.places[i]].reshape(self.parameters[i].shape) for name, a in self.kept.items()}
+        return {n: devices.view(a, self.parameters[i].shape, self.places[i].start) for n, a in self.kept.items()}
 
 
 class Optimizer:
@@ -126,7 +139,7 @@ class Optimizer:
         self.groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
         self.steps = 0
         self._rows: list[tuple[dict[str, Any], Row]] = []
-        self._loaded: dict[int, dict[str, np.ndarray]] = {}
+        self._loaded: dict[int, dict[str, Any]] = {}
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -142,16 +155,16 @@ class Optimizer:
             group["lr"] = lr
 
     def rows(self) -> list[tuple[dict[str, Any], Row]]:
-        """The parameters that have gradients, by group and dtype, with their gradients gathered."""
-        have = [p for p in self.parameters if p.grad is not None]
-        if [id(p) for p in have] != [id(p) for _, row in self._rows for p in row.parameters]:
+        """The parameters that have gradients, by group, dtype and device, with their gradients gathered."""
+        have = [(id(p), p.device) for p in self.parameters if p.grad is not None]
+        if have != [(id(p), row.device) for _, row in self._rows for p in row.parameters]:
             known = self._remembered()
             self._rows = []
             for group in self.groups:
-                for dtype in dict.fromkeys(p.dtype for p in group["params"]):
-                    own = [p for p in group["params"] if p.grad is not None and p.dtype == dtype]
+                for kind in dict.fromkeys((p.dtype, p.device) for p in group["params"]):
+                    own = [p for p in group["params"] if p.grad is not None and (p.dtype, p.device) == kind]
                     zeros = {
-                        id(p): dict.fromkeys(self.names, np.zeros(p.shape, dtype)) for p in own if id(p) not in known
+                        id(p): dict.fromkeys(self.names, np.zeros(p.shape, p.dtype)) for p in own if id(p) not in known
                     }
                     arrays = {name: [{**known, **zeros}[id(p)][name] for p in own] for name in self.names}
                     if own:
@@ -162,17 +175,17 @@ class Optimizer:
             row.gather()
         return self._rows
 
-    def _remembered(self) -> dict[int, dict[str, np.ndarray]]:
+    def _remembered(self) -> dict[int, dict[str, Any]]:
         """What is remembered of each parameter, by its id."""
         placed = {id(p): row.remembered(i) for _, row in self._rows for i, p in enumerate(row.parameters)}
         return {**self._loaded, **placed}
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """What is remembered, by "number of the parameter.name", and the count of steps."""
+        """NumPy copies of what is remembered, by "number of the parameter.name", and the count of steps."""
         known = self._remembered()
         out = {"steps": np.asarray(self.steps)}
         for i, p in enumerate(self.parameters):
-            out.update({f"{i}.{name}": a.copy() for name, a in known.get(id(p), {}).items()})
+            out.update({f"{i}.{name}": np.array(devices.numpy(a)) for name, a in known.get(id(p), {}).items()})
         return out
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
@@ -212,16 +225,21 @@ class AdamW(Optimizer):
     ) -> None:  # fmt: skip
         super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         self.max_norm = max_norm
-        self.norm = math.nan
+        self._norm: Any = np.asarray(math.nan, np.float32)
+
+    @property
+    def norm(self) -> float:
+        """The norm of all gradients before clipping, in the last step; nan where nothing is clipped."""
+        return float(devices.numpy(self._norm))
 
     def step(self) -> None:
-        """One update; `norm` is then the norm of all gradients before clipping."""
+        """One update. Parameters on a GPU are updated there, and nothing waits."""
         self.steps += 1
         rows = self.rows()
-        scale = np.float32(1.0)
+        scale: Any = np.float32(1.0)
         if self.max_norm is not None and rows:
-            norm, scale = _clip_factor([_square_sum(row.gradients) for _, row in rows], max_norm=float(self.max_norm))
-            self.norm = norm.item()
+            squares = [_square_sum(row.gradients) for _, row in rows]
+            self._norm, scale = _clip_factor(squares, max_norm=float(self.max_norm))
         for group, row in rows:
             beta1, beta2 = group["betas"]
             settings = {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "weight_decay": group["weight_decay"]}

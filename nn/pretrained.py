@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import kdsl as kd
+from nn.devices import assign
 from nn.module import Module
 from nn.serialization import load, save
 
@@ -59,14 +60,14 @@ class Pretrained(Module):
             array = arrays[found].T if transposed else arrays[found]
             if array.shape != p.shape:
                 raise ValueError(f"{found} has shape {arrays[found].shape}, and our {name} {p.shape}")
-            p.data[...] = array if array.dtype == np.float32 else kd.astype(array, kd.f32)
+            assign(p.data, array if array.dtype == np.float32 else kd.astype(array, kd.f32))
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors so that Hugging Face's from_pretrained reads them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        named = ((self.their_name(name), p.data) for name, p in self.named_parameters())
+        named = ((self.their_name(name), p.numpy()) for name, p in self.named_parameters())
         arrays = {theirs: data.T if transposed else data for (theirs, transposed), data in named}
         save(arrays, folder / "model.safetensors", {"format": "pt"})
         (folder / "config.json").write_text(json.dumps(self.settings_for(), indent=2) + "\n")

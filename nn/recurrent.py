@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from nn import functional as F
+from nn.devices import moved, numpy
 from nn.layers import Embedding, Linear
 from nn.module import ModuleList
 from nn.normalisation import RMSNorm
 from nn.pretrained import Pretrained
-from nn.sampling import next_tokens
+from nn.sampling import continued, last, next_tokens
 from nn.tensor import no_grad
 
 State = list[Any]  # for each block what it carries
@@ -40,15 +39,17 @@ class Recurrent(Pretrained):
             return logits
         return logits, F.cross_entropy(logits, F.detached(targets))
 
-    def step(self, ids: Any, state: State | None = None) -> tuple[np.ndarray, State]:
-        """Logits (B, L, V) of ids (B, L) that follow what `state` has seen (None: nothing), and the state after them.
+    def step(self, ids: Any, state: State | None = None) -> tuple[Any, State]:
+        """Logits (B, L, V) of ids (B, L) that follow what `state` has seen (None: nothing), and the state after them: arrays that
+        lie where the model is.
 
         >>> logits, state = model.step(prompt)
         >>> logits, state = model.step(one_more_id, state)
         """
         ids = F.detached(ids)
         if state is None:
-            state = [block.first_state(ids.shape[0]) for block in self.layers]
+            states = (block.first_state(ids.shape[0]) for block in self.layers)
+            state = [tuple(moved(x, self.device) for x in own) for own in states]
         after = []
         with no_grad():
             x = self.embedding(ids)
@@ -73,12 +74,12 @@ class Recurrent(Pretrained):
         With `state` the ids follow what it has seen; with return_state the result is (ids, state), where the state has seen
         all ids but the last.
         """
-        ids = F.detached(ids)
+        ids = moved(F.detached(ids), self.device)
         was_training, new = self.training, ids
         self.eval()
         for _ in range(max_new_tokens):
             logits, state = self.step(new, state)
-            new = next_tokens(logits[:, -1], temperature, do_sample, top_k)[:, None].astype(ids.dtype)
-            ids = np.concatenate([ids, new], axis=1)
+            ids = continued(ids, next_tokens(logits, temperature, do_sample, top_k))
+            new = last(ids, 1)
         self.train(was_training)
-        return (ids, state) if return_state else ids
+        return (numpy(ids), state) if return_state else numpy(ids)

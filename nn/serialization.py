@@ -16,10 +16,7 @@ from safetensors.numpy import load_file, save_file
 def save(arrays: dict[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write named arrays (or Tensors) to `path`."""
     path = Path(path)
-    plain = {
-        name: np.array(getattr(a, "data", a) if not isinstance(a, np.ndarray) else a, order="C")
-        for name, a in arrays.items()
-    }
+    plain = {name: np.array(a, order="C") for name, a in arrays.items()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     save_file(plain, temporary, metadata)
     os.replace(temporary, path)

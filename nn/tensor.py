@@ -18,7 +18,8 @@ from typing import Any, Union
 import numpy as np
 
 import kdsl as kd
-from nn.kernels import Layer, elementwise
+from nn import devices
+from nn.kernels import ARRAYS, Layer, elementwise
 
 Number = Union[bool, int, float]
 _state = {"grad": True}
@@ -53,20 +54,24 @@ class Node:
 class Tensor:
     """An array that remembers how it was computed.
 
-    `data` is a NumPy array, `grad` a Tensor of the same shape after `backward()` (None before), `requires_grad` says whether
-    gradients flow to it. Python floats in lists become f32.
+    `data` is a NumPy array, or a kd.Array where `device` is a GPU; `grad` is a Tensor of the same shape after `backward()` (None
+    before), `requires_grad` says whether gradients flow to it. Python floats in lists become f32.
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
     __array_priority__ = 1000
 
-    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> None:
         if isinstance(data, Tensor):
             data = data.data
-        array = data if isinstance(data, (np.ndarray, np.generic)) else np.asarray(data)
-        if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
-            dtype = np.float32
-        self.data: np.ndarray = np.asarray(array, dtype=None if dtype is None else _numpy_dtype(dtype))
+        if isinstance(data, kd.Array):
+            array = data if dtype is None else _astype(data, dtype=_numpy_dtype(dtype).name)
+        else:
+            array = data if isinstance(data, (np.ndarray, np.generic)) else np.asarray(data)
+            if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
+                dtype = np.float32
+            array = np.asarray(array, dtype=None if dtype is None else _numpy_dtype(dtype))
+        self.data: Any = array if device is None else devices.moved(array, device)
         self.grad: Tensor | None = None
         self.requires_grad = requires_grad
         self.node: Node | None = None
@@ -82,7 +87,12 @@ class Tensor:
 
     @property
     def dtype(self) -> np.dtype:
-        return self.data.dtype
+        return devices.dtype_of(self.data)
+
+    @property
+    def device(self) -> str:
+        """Where the data lie: "cpu", "cuda:0" …"""
+        return devices.device_of(self.data)
 
     @property
     def T(self) -> Tensor:
@@ -98,28 +108,31 @@ class Tensor:
         return self.data.ndim
 
     def numpy(self) -> np.ndarray:
-        """The data as a NumPy array (not a copy)."""
-        return self.data
+        """The data as a NumPy array: the Tensor's own, or from a GPU a copy, when what computes them is done."""
+        return devices.numpy(self.data)
 
     def item(self) -> Number:
         """The only element as a Python number."""
-        return self.data.item()
+        return self.numpy().item()
 
     def tolist(self) -> Any:
-        return self.data.tolist()
+        return self.numpy().tolist()
 
     def detach(self) -> Tensor:
         return Tensor(self.data)
 
     def __len__(self) -> int:
-        return len(self.data)
+        if not self.ndim:
+            raise TypeError("a Tensor without axes has no length")
+        return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        text = np.array2string(self.data, separator=", ", prefix="Tensor(")
-        return f"Tensor({text}{', requires_grad=True' if self.requires_grad else ''})"
+        text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(")
+        where = "" if self.device == devices.HOST else f", device={self.device!r}"
+        return f"Tensor({text}{where}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __float__(self) -> float:
         return float(self.item())
@@ -131,7 +144,7 @@ class Tensor:
         return bool(self.item())
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return self.data if dtype is None else self.data.astype(dtype)
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     # --- the tape --------------------------------------------------------------------------------------------------------
     def backward(self, gradient: Any = None) -> None:
@@ -141,9 +154,10 @@ class Tensor:
                 raise RuntimeError(
                     f"backward() of a tensor of shape {self.shape} needs a gradient of that shape: y.backward(g)"
                 )
-            gradient = np.ones(self.shape, self.dtype)
-        gradients: dict[int, np.ndarray] = {
-            id(self): gradient.data if isinstance(gradient, Tensor) else np.asarray(gradient, self.dtype)
+            gradient = devices.like(self.data, 1)
+        gradient = gradient.data if isinstance(gradient, Tensor) else gradient
+        gradients: dict[int, Any] = {
+            id(self): gradient if isinstance(gradient, kd.Array) else devices.moved(np.asarray(gradient, self.dtype), self.device)
         }
         if self.node is None:
             _leave(self, gradients)
@@ -151,10 +165,12 @@ class Tensor:
             if not any(id(t) in gradients for t in node.outputs):
                 continue
             cotangents = [gradients.pop(id(t), None) for t in node.outputs]
-            filled = [np.zeros(t.shape, t.dtype) if c is None else c for c, t in zip(cotangents, node.outputs)]
+            filled = [devices.like(t.data, 0) if c is None else c for c, t in zip(cotangents, node.outputs)]
             for parent, g in zip(node.parents, node.pullback(*filled), strict=True):
                 if g is None or not parent.requires_grad:
                     continue
+                if type(g) is not type(parent.data):  # a number of the host's beside tensors of a GPU
+                    g = devices.moved(g, parent.device)
                 gradients[id(parent)] = _add(gradients[id(parent)], g) if id(parent) in gradients else g
                 if parent.node is None:
                     _leave(parent, gradients)
@@ -266,7 +282,27 @@ class Tensor:
     def astype(self, dtype: Any) -> Tensor:
         return apply(_astype, self, dtype=_numpy_dtype(dtype).name)
 
-    to = astype
+    def to(self, *where: Any, device: str | None = None, dtype: Any = None) -> Tensor:
+        """The same values on another device or of another dtype, or both: `x.to("cuda")`, `x.to(kd.f16)`. Gradients come back."""
+        for x in where:
+            if isinstance(x, str) and x.partition(":")[0] in (devices.HOST, "cuda"):
+                device = x
+            else:
+                dtype = x
+        out = self if dtype is None or _numpy_dtype(dtype) == self.dtype else self.astype(dtype)
+        data = out.data if device is None else devices.moved(out.data, device)
+        if data is out.data:
+            return out
+        there = Tensor(data)
+        if _state["grad"] and out.requires_grad:
+            there.requires_grad, there.node = True, Node(_back_to(out.device), (out,), [there])
+        return there
+
+    def cpu(self) -> Tensor:
+        return self.to(devices.HOST)
+
+    def cuda(self) -> Tensor:
+        return self.to("cuda")
 
 
 def apply(kernel: Any, *args: Any, **static: Any) -> Any:
@@ -291,13 +327,19 @@ def apply(kernel: Any, *args: Any, **static: Any) -> Any:
 
 def _floating_parents(argument: Any, raw: Any) -> list[Tensor]:
     """The tensor that a gradient of this argument belongs to: one for each floating array argument."""
-    if not isinstance(raw, (np.ndarray, np.generic)) or not _is_floating(raw):
+    if not isinstance(raw, (*ARRAYS, np.generic)) or not _is_floating(raw):
         return []
     return [argument if isinstance(argument, Tensor) else Tensor(raw)]
 
 
 def _is_floating(array: Any) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    dtype = devices.dtype_of(array)
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _back_to(device: str) -> Callable[[Any], tuple[Any]]:
+    """The gradient of a move: a move back."""
+    return lambda gradient: (devices.moved(gradient, device),)
 
 
 def _from_last_to_first(tensor: Tensor) -> list[Node]:
@@ -316,7 +358,7 @@ def _from_last_to_first(tensor: Tensor) -> list[Node]:
     return order[::-1]
 
 
-def _leave(leaf: Tensor, gradients: dict[int, np.ndarray]) -> None:
+def _leave(leaf: Tensor, gradients: dict[int, Any]) -> None:
     """Move a leaf's gradient from the walk to its `grad`."""
     g = gradients.pop(id(leaf))
     leaf.grad = Tensor(g if leaf.grad is None else _add(leaf.grad.data, g))

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from nn import functional as F
 from nn import serialization
+from nn.devices import moved
 from nn.module import Module
 from nn.optim import AdamW, cosine_schedule, decay_groups
 from nn.tensor import no_grad
@@ -96,7 +97,7 @@ class Trainer:
 
     def train_step(self) -> int:
         """One update; returns how many ids it saw."""
-        ids, targets = self.batch(self.step)
+        ids, targets = self._on_device(self.batch(self.step))
         _, loss = self.model(ids, targets)
         self.model.zero_grad()
         loss.backward()
@@ -114,9 +115,13 @@ class Trainer:
         batches = self.config.evaluate_batches if batches is None else batches
         self.model.eval()
         with no_grad():
-            losses = [float(self.model(*self.held_out(i))[1].item()) for i in range(batches)]
+            losses = [float(self.model(*self._on_device(self.held_out(i)))[1].item()) for i in range(batches)]
         self.model.train()
         return sum(losses) / len(losses)
+
+    def _on_device(self, batch: tuple[Any, Any]) -> list[Any]:
+        """A batch where the model is: the only thing that a step moves there; its loss is what comes back."""
+        return [moved(F.detached(x), self.model.device) for x in batch]
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
@@ -145,8 +150,8 @@ class Trainer:
         self.optimizer.load_state_dict({k[10:]: v for k, v in arrays.items() if k.startswith("optimizer.")})
         self.losses = arrays["losses"].tolist()
         self.held_out_losses = [(int(s), float(x)) for s, x in arrays["held_out"]]
-        *key, F.generator.count = (int(x) for x in arrays["random"])
-        F.generator.key = np.asarray(key, np.uint32)
+        *key, count = (int(x) for x in arrays["random"])
+        F.generator.restore(np.asarray(key, np.uint32), count)
         self.step = len(self.losses)
         return True
 

@@ -48,3 +48,15 @@ def _same_machine_for_all() -> None:
     """Tests do not depend on what the environment asks of kdsl."""
     for name in ("KDSL_TRACEBACK", "KDSL_TUNE"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def emulated_gpu():
+    """A GPU that is kdsl's emulator, for this module's tests: `kd.asarray(x, device="cuda")` works."""
+    pytest.importorskip("numba.cuda")
+    if cuda_driver.missing() is None:
+        pytest.skip("there is a GPU: tests/gpu run on it")
+    from tests.emulated_gpu import installed
+
+    with installed() as driver:
+        yield driver

@@ -51,7 +51,7 @@ class Pullback(Looking):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is None:
             result = self._short.call(*args, **kwargs)
-            if result is not NotImplemented:
+            if result is not NotImplemented or (result := self._short.on_gpu(args, kwargs)) is not NotImplemented:
                 return result
         try:
             return self._long_way(args, kwargs)
@@ -122,6 +122,10 @@ class Backward:
         self._short = ShortWay()
         self.short = self._short.call
 
+    def on_gpu(self, values: tuple[Any, ...]) -> Any:
+        """The gradients by the short way of a GPU, or NotImplemented."""
+        return self._short.on_gpu(values, {})
+
     def specialise(self, strides: tuple[Any, ...]) -> Specialisation:
         """The program for cotangents of these strides."""
         found = self._programs.get(strides)
@@ -147,7 +151,7 @@ class Backward:
         flat = backward.program.run([*own, *held[:residuals], *read.tensors], None, sizes)
         cotangents = range(count + residuals, count + residuals + len(given))
         places = (*range(count, count + residuals), *range(count), *self.told, *cotangents)
-        self._short.remember_parts(backward, places, (*held, *given))
+        self._short.remember_parts(backward, places, (*held, *given), sizes)
         return backward.structured(flat)
 
     def _unchanged(self, x: Any, number: int, sizes: Mapping[str, int]) -> Any:
@@ -171,6 +175,9 @@ class Pulled:
     def __call__(self, *cotangents: Any) -> Any:
         """One gradient per positional floating argument."""
         result = self._backward.short(*self._held, *cotangents)
+        if result is not NotImplemented:
+            return result
+        result = self._backward.on_gpu((*self._held, *cotangents))
         if result is not NotImplemented:
             return result
         try:

@@ -37,7 +37,7 @@ class Vjp(Looking):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is None:
             result = self._short.call(*args, **kwargs)
-            if result is not NotImplemented:
+            if result is not NotImplemented or (result := self._short.on_gpu(args, kwargs)) is not NotImplemented:
                 return result
         try:
             return self._long_way(args, kwargs)

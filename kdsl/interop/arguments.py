@@ -64,7 +64,7 @@ def wrapper_of(x: Any) -> Wrap | None:
 
 def on_device(x: DeviceTensor) -> Any:
     """A result on a GPU as its callers' kind of array: the library's own that allocated it, else an Array."""
-    return Array(x) if isinstance(x.owner, Block) else x.owner
+    return Array.of(x) if type(x.owner) is Block else x.owner
 
 
 def is_torch(x: Any) -> bool:

@@ -8,12 +8,13 @@ Read next: interop/arguments.py.
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np
 
 from kdsl.dtypes import BY_NUMPY, DType, as_dtype
-from kdsl.errors import DeviceError, DtypeError
+from kdsl.errors import DeviceError, DtypeError, ShapeError
 from kdsl.runtime.cuda_arrays import DEFAULT_STREAM, DeviceTensor, interface_of, of_interface, put
 from kdsl.runtime.cuda_driver import present
 from kdsl.runtime.cuda_memory import Block, order
@@ -34,6 +35,13 @@ class Array:
             raise DtypeError(f"kdsl has no dtype for NumPy's {data.dtype}")
         self.data = data
 
+    @staticmethod
+    def of(data: DeviceTensor) -> Array:
+        """An Array of a kernel's result, whose dtype is known to be ours."""
+        out = Array.__new__(Array)
+        out.data = data
+        return out
+
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
     size = property(lambda self: self.data.size)
@@ -45,6 +53,15 @@ class Array:
     @property
     def device(self) -> str:
         return f"cuda:{self.data.device}" if isinstance(self.data, DeviceTensor) else "cpu"
+
+    def view(self, shape: tuple[int, ...], start: int = 0) -> Array:
+        """The elements from number `start` on, in C order, in another shape: the same memory."""
+        count = math.prod(shape)
+        if not self.data.flags.c_contiguous or start < 0 or start + count > self.size:
+            raise ShapeError(f"{count} elements from number {start} on are no part of {self.size} elements in C order")
+        if isinstance(self.data, DeviceTensor):
+            return Array(self.data.part(start, shape))
+        return Array(self.data.reshape(-1)[start : start + count].reshape(shape))
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The same memory as a NumPy array; from a GPU a copy, when what computes it is done."""

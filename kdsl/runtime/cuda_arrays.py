@@ -24,6 +24,7 @@ from kdsl.runtime.cuda_driver import enter, present
 from kdsl.runtime.cuda_memory import Block, copied, download, order, upload
 
 DEFAULT_STREAM = 0
+WIDEST = 16  # bytes of the widest access: what an address is no multiple of may matter to a kernel
 Room = Callable[[tuple[int, ...], np.dtype[Any], int, int], "DeviceTensor"]  # shape, dtype, device, stream
 
 
@@ -36,12 +37,15 @@ class Flags:
     writeable: bool = True
 
 
+_kinds: dict[tuple[Any, ...], int] = {}
+
+
 class DeviceTensor:
     """Elements on a GPU. `strides` are in bytes, as NumPy's; `owner` keeps the memory alive, a Block where it is ours.
 
     `room` makes tensors of the same kind, for results."""
 
-    __slots__ = ("address", "device", "dtype", "owner", "room", "shape", "stream", "strides")
+    __slots__ = ("address", "device", "dtype", "known_kind", "owner", "room", "shape", "stream", "strides")
 
     def __init__(
         self,
@@ -57,11 +61,28 @@ class DeviceTensor:
         self.address, self.shape, self.dtype, self.device = address, tuple(shape), dtype, device
         self.owner, self.stream, self.room = owner, stream, room or new
         self.strides = row_major(self.shape, dtype.itemsize) if strides is None else tuple(strides)
+        self.known_kind: int | None = None
+
+    @staticmethod
+    def of(block: Block, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], kind: int) -> DeviceTensor:
+        """A C-contiguous tensor of a known kind, in a block of its own."""
+        x = DeviceTensor.__new__(DeviceTensor)
+        x.address, x.shape, x.strides, x.dtype, x.known_kind = block.address, shape, strides, dtype, kind
+        x.owner, x.device, x.stream, x.room = block, block.device, block.stream, new
+        return x
 
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: math.prod(self.shape))
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
+
+    @property
+    def kind(self) -> int:
+        """A number that all tensors have which a kernel cannot tell apart but by their address and their elements."""
+        if self.known_kind is None:
+            where = self.device, self.stream, self.address % WIDEST, self.room
+            self.known_kind = _kinds.setdefault((self.shape, self.strides, self.dtype, *where), len(_kinds) + 1)
+        return self.known_kind
 
     @property
     def flags(self) -> Flags:
@@ -91,6 +112,11 @@ class DeviceTensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.asarray(self.numpy(), dtype)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> DeviceTensor:
+        """Elements of a C-contiguous tensor in another shape: the same memory."""
+        first = self.address + start * self.itemsize
+        return DeviceTensor(first, shape, self.dtype, self.device, self.owner, None, self.stream, self.room)
 
     def again(self, alignment: int) -> DeviceTensor:
         """The same elements in memory of their own, the first at a multiple of `alignment`."""

@@ -3,65 +3,28 @@
 In:  kernels with their blocks and parameters, the program's memory, what its arguments and results are.  Out: results where
 the arguments are: arguments on a GPU give results there, at once, while the kernels still run on the caller's stream;
 NumPy arrays are copied there and the results back.
-Temporaries are one block of memory, freed behind the last kernel. Inputs stay alive the same way: memory is given back in
-the order of the stream.
-Read before: runtime/cuda_arrays.py, runtime/cuda_launch.py, runtime/call.py. Read next: gpu_program.py.
+Inputs and temporaries stay alive as long as kernels use them: memory is given back in the order of the stream.
+Read before: runtime/cuda_arrays.py, runtime/cuda_plan.py, runtime/call.py. Read next: gpu_program.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kdsl.dtypes import DType
 from kdsl.errors import DeviceError, OutOfRangeError, ResultError
 from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
 from kdsl.runtime.cuda_arrays import DEFAULT_STREAM, DeviceTensor, new, put
 from kdsl.runtime.cuda_checks import later
 from kdsl.runtime.cuda_driver import call, driver, enter
-from kdsl.runtime.cuda_launch import GpuFunction
-from kdsl.runtime.cuda_maps import Boxes
 from kdsl.runtime.cuda_memory import Block, download
+from kdsl.runtime.cuda_plan import Launch, Place, Plan, Sizes, bits_of
 from kdsl.runtime.out import check_out
 
-ALIGNED = 256  # bytes, of each temporary
-
-Sizes = Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A word of a launch: the address of the memory `name`, a multiple of `alignment`, or the size `name`."""
-
-    name: str
-    kind: str  # "address" | "size"
-    alignment: int = 8
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One kernel in its turn."""
-
-    function: GpuFunction
-    blocks: Callable[[Sizes], int]
-    parameters: tuple[Parameter, ...]
-    maps: tuple[tuple[str, Boxes], ...] = ()  # tensor maps, which follow the words, and the memory of each
-
-
-@dataclass(frozen=True)
-class Place:
-    """Memory of the program."""
-
-    name: str
-    role: str  # "argument" | "result" | "temporary" | "constant"
-    number: int
-    dtype: DType
-    shape: Callable[[Sizes], tuple[int, ...]]
+MOST_PLANS = 64
 
 
 class GpuExecutable:
@@ -85,12 +48,12 @@ class GpuExecutable:
         hidden = {n for c in checks for n in (c.least, c.largest)}
         self.visible = tuple(i for i in range(len(results)) if i not in hidden)
         self.places = {p.name: p for p in places}
-        self._results = sorted((p for p in places if p.role == "result"), key=lambda p: p.number)
-        self._temporaries = [p for p in places if p.role == "temporary"]
-        self._alignment: dict[str, int] = {}
+        self.result_places = sorted((p for p in places if p.role == "result"), key=lambda p: p.number)
+        self.alignment: dict[str, int] = {}
         for p in (p for launch in launches for p in launch.parameters if p.kind == "address"):
-            self._alignment[p.name] = max(p.alignment, self._alignment.get(p.name, 1))
+            self.alignment[p.name] = max(p.alignment, self.alignment.get(p.name, 1))
         self._constants: dict[int, list[DeviceTensor]] = {}
+        self._plans: dict[Any, Plan] = {}
 
     def __call__(self, arrays: Sequence[Any], out: Sequence[Any] | None = None, sizes: Sizes | None = None) -> list[Any]:
         """Run. On a GPU the results are promises: whatever uses them next on the stream comes after the kernels."""
@@ -100,12 +63,13 @@ class GpuExecutable:
         device, stream = (0, DEFAULT_STREAM) if first is None else (first.device, first.stream)
         enter(device)
         inputs = [self._input(x, spec, first, device, stream) for x, spec in zip(arrays, self.arguments, strict=True)]
+        numbers = {i: x for i, x in enumerate(inputs) if not isinstance(x, DeviceTensor)}
         values = self.size_values(inputs, sizes or {})  # type: ignore[arg-type, misc]
         room = new if first is None else first.room
         results = self._rooms(values, inputs, out if first is not None else None, room, device, stream)
-        self._run(inputs, results, values, device, stream)
+        self._run(inputs, results, self.plan(device, values, tuple(numbers)), numbers, stream)
         if self.checks:
-            later(partial(self._check, results, values, stream))
+            later(partial(self.check, results, values, stream))
         shown = [results[i] for i in self.visible]
         if first is None:
             return self._to_host(shown, out)
@@ -114,11 +78,14 @@ class GpuExecutable:
     # --- before ---------------------------------------------------------------------------------------------------------------
     def _input(
         self, x: Any, spec: ArgumentSpec, first: DeviceTensor | None, device: int, stream: int
-    ) -> DeviceTensor:
+    ) -> Any:
+        """An argument on the device, or a number of the host's, which needs no copy."""
         if not isinstance(x, DeviceTensor):
             if first is not None and x.ndim:
-                raise DeviceError(f"one argument lies on cuda:{device}, another in the host's memory", location=False)
+                raise DeviceError(f"one argument lies on cuda:{device}, another on cpu", location=False)
             data = np.asarray(x, spec.dtype.numpy)
+            if not data.ndim:
+                return data
             if spec.strides is not None:
                 return _strided(data, device, stream)
             return put(data, device, stream)
@@ -142,59 +109,53 @@ class GpuExecutable:
         Several threads may read one element of an argument, so that none is written over even where that is legal on a CPU."""
         given = dict(zip(self.visible, out)) if out is not None else {}
         results = []
-        for i, place in enumerate(self._results):
+        for i, place in enumerate(self.result_places):
             shape, dtype = place.shape(values), place.dtype.numpy
             target = given.get(i)
             if target is not None:
                 _check_out(target, shape, dtype, self.visible.index(i), device)
-                others = [x for k, x in given.items() if k != i]
-                if not any(_meet(target, x) for x in (*others, *inputs)):
+                others = [*(x for k, x in given.items() if k != i), *(x for x in inputs if isinstance(x, DeviceTensor))]
+                if not any(meet(target, x) for x in others):
                     results.append(target)
                     continue
             results.append(room(shape, dtype, device, stream) if i in self.visible else new(shape, dtype, device, stream))
         return results
 
     # --- the call ---------------------------------------------------------------------------------------------------------------
+    def plan(self, device: int, values: Sizes, numbers: tuple[int, ...]) -> Plan:
+        """The launches for these sizes on a device, where the arguments `numbers` are numbers of the host."""
+        key = device, numbers, tuple(values.items())
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            found = self._plans[key] = Plan(self.launches, tuple(self.places.values()), values, device, numbers)
+        return found
+
     def _run(
-        self, inputs: Sequence[DeviceTensor], results: Sequence[DeviceTensor], values: Sizes, device: int, stream: int
+        self, inputs: Sequence[Any], results: Sequence[DeviceTensor], plan: Plan, numbers: Mapping[int, Any], stream: int
     ) -> None:
-        tensors = {"argument": inputs, "result": results, "constant": self._on(device)}
-        addresses, alive = self._arena(values, device, stream)
-        for name, alignment in self._alignment.items():
+        tensors = {"argument": inputs, "result": results, "constant": self.constants_on(plan.device)}
+        alive, table = [], plan.table()
+        for name, alignment in self.alignment.items():
             place = self.places[name]
-            if place.role != "temporary":
+            if place.role != "temporary" and not (place.role == "argument" and place.number in numbers):
                 x = tensors[place.role][place.number]
                 if x.address % alignment and place.role == "argument":
                     x = x.again(alignment)
                     alive.append(x)
-                addresses[name] = x.address
-        for launch in self.launches:
-            blocks = launch.blocks(values)
-            if blocks:
-                words = [addresses[p.name] if p.kind == "address" else values[p.name] for p in launch.parameters]
-                for name, boxes in launch.maps:
-                    words += boxes.words(addresses[name], values)
-                launch.function.launch(device, stream, blocks, words)
+                table.words[plan.at[name]] = x.address
+        for i, number in numbers.items():
+            table.words[plan.bits[i]] = bits_of(number, self.arguments[i].dtype)
+        plan.run(table, stream)
 
-    def _arena(self, values: Sizes, device: int, stream: int) -> tuple[dict[str, int], list[Any]]:
-        """The addresses of the temporaries, and what must live until the last launch."""
-        at: dict[str, int] = {}
-        total = 0
-        for p in self._temporaries:
-            at[p.name] = total
-            total += -(-math.prod(p.shape(values)) * p.dtype.bytes // ALIGNED) * ALIGNED
-        if not total:
-            return {}, []
-        block = Block(total, device, stream)
-        return {name: block.address + offset for name, offset in at.items()}, [block]
-
-    def _on(self, device: int) -> list[DeviceTensor]:
+    def constants_on(self, device: int) -> list[DeviceTensor]:
         """The constants on a device, copied there once."""
         if device not in self._constants:
             self._constants[device] = [put(c, device) for c in self.constants]
         return self._constants[device]
 
-    def _check(self, results: Sequence[DeviceTensor], values: Sizes, stream: int) -> None:
+    def check(self, results: Sequence[DeviceTensor], values: Sizes, stream: int) -> None:
         for check in self.checks:
             n = check.length(values)
             ends = []
@@ -238,8 +199,10 @@ def _strided(data: np.ndarray[Any, Any], device: int, stream: int) -> DeviceTens
     return DeviceTensor(whole.address - low, data.shape, data.dtype, device, whole.owner, data.strides, stream)
 
 
-def _meet(a: DeviceTensor, b: DeviceTensor) -> bool:
+def meet(a: DeviceTensor, b: DeviceTensor) -> bool:
     """Whether two tensors have bytes in common, or might have."""
+    if a.owner is not b.owner and type(a.owner) is Block and type(b.owner) is Block:
+        return False
     (a_low, a_high), (b_low, b_high) = a.span(), b.span()
     return a.device == b.device and a_low < b_high and b_low < a_high
 

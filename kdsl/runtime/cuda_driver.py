@@ -16,6 +16,7 @@ from typing import Any
 from kdsl.errors import DeviceError, KdslError, TargetError
 
 HINT = "install the driver of NVIDIA and `pip install 'kdsl[cuda]'`, or use target='cpu' or target='emulator'"
+VERSION = 12000  # of the interface whose functions native code calls
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
@@ -29,9 +30,27 @@ def driver() -> Any:
     reason = missing()
     if reason is not None:
         raise TargetError(f"no GPU can be used here: {reason}", hint=HINT, location=False)
+    return _functions()
+
+
+def _functions() -> Any:
+    if _given is not None:
+        return _given
     from cuda.bindings import driver as functions
 
     return functions
+
+
+_given: Any = None
+
+
+def use(functions: Any) -> None:
+    """Call these functions from now on, for tests of what lies above the driver; None: the machine's own driver."""
+    global _given
+    _given = functions
+    for found in (driver, missing, attribute):
+        found.cache_clear()
+    _contexts.clear()
 
 
 def present() -> None:
@@ -44,7 +63,7 @@ def present() -> None:
 def missing() -> str | None:
     """Why no GPU can be used on this machine; None where one can."""
     try:
-        from cuda.bindings import driver as functions
+        functions = _functions()
     except ImportError:
         return "the package cuda-bindings is not installed"
     try:
@@ -73,6 +92,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 def mistake(status: Any, what: str) -> KdslError:
     """A status of the driver in words."""
     functions = driver()
+    status = functions.CUresult(status)
     name = _name(functions, status)
     found = functions.cuGetErrorString(status)
     text = found[1].decode() if not int(found[0]) and found[1] else "no explanation"
@@ -88,15 +108,26 @@ _lock = threading.Lock()
 
 def enter(device: int) -> None:
     """Make the device's primary context, which other libraries use too, the one of this thread."""
+    functions, wanted = driver(), context(device)
+    status, current = functions.cuCtxGetCurrent()
+    if int(status) or int(current) != int(wanted):
+        call(functions.cuCtxSetCurrent, wanted)
+
+
+def context(device: int) -> Any:
+    """A device's primary context."""
     functions = driver()
-    context = _contexts.get(device)
-    if context is None:
+    found = _contexts.get(device)
+    if found is None:
         with _lock:
             handle = call(functions.cuDeviceGet, device)
-            context = _contexts[device] = call(functions.cuDevicePrimaryCtxRetain, handle)
-    status, current = functions.cuCtxGetCurrent()
-    if int(status) or int(current) != int(context):
-        call(functions.cuCtxSetCurrent, context)
+            found = _contexts[device] = call(functions.cuDevicePrimaryCtxRetain, handle)
+    return found
+
+
+def address(name: str) -> int:
+    """Where a function of the driver starts, for native code."""
+    return int(call(driver().cuGetProcAddress, name.encode(), VERSION, 0)[0])
 
 
 @lru_cache

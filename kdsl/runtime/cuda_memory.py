@@ -3,49 +3,77 @@
 In:  bytes, a device, a stream.  Out: Block, which frees its memory when nobody holds it any more.
 The driver's pool keeps what is freed for the next block: an allocation costs about a microsecond, and a block may be let go
 while kernels that use it are still running, as it is freed behind them.
-Read before: runtime/cuda_driver.py. Read next: runtime/cuda_arrays.py.
+Read before: runtime/cuda_driver.py, runtime/cuda_native.py. Read next: runtime/cuda_arrays.py.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from kdsl.runtime.cuda_driver import DeviceMemoryError, call, driver, enter
+from kdsl.runtime import cuda_native
+from kdsl.runtime.cuda_driver import DeviceMemoryError, address, call, context, driver, enter
 
+_finalizing = sys.is_finalizing
 KEPT = 2**64 - 1  # bytes that the pool may keep: all
 
 
+class Pool:
+    """A device's pool, and where native code finds the driver's functions for it: `entries` (cuda_native.py says which)."""
+
+    def __init__(self, functions: Any, device: int) -> None:
+        self.handle = call(functions.cuDeviceGetDefaultMemPool, call(functions.cuDeviceGet, device))
+        threshold = functions.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        call(functions.cuMemPoolSetAttribute, self.handle, threshold, functions.cuuint64_t(KEPT))
+        names = ("LaunchKernel", "MemAllocFromPoolAsync", "MemFreeAsync", "MemsetD32Async", "CtxGetCurrent", "CtxSetCurrent")
+        own = (int(context(device)), int(self.handle))
+        self._words = (ctypes.c_uint64 * 8)(*(address(f"cu{name}") for name in names), *own)
+        self.entries = ctypes.addressof(self._words)
+        self.run, self._free = cuda_native.functions()
+
+    def free(self, address: int, stream: int) -> None:
+        self._free(self.entries, address, stream)  # an error here has nobody to tell
+
+
 @lru_cache
-def _pool(device: int) -> Any:
-    functions = driver()
-    pool = call(functions.cuDeviceGetDefaultMemPool, call(functions.cuDeviceGet, device))
-    threshold = functions.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-    call(functions.cuMemPoolSetAttribute, pool, threshold, functions.cuuint64_t(KEPT))
-    return pool
+def _pool_of(functions: Any, device: int) -> Pool:
+    return Pool(functions, device)
+
+
+def pool(device: int) -> Pool:
+    """The pool of a device."""
+    return _pool_of(driver(), device)
 
 
 class Block:
     """Bytes on a device. `stream` is the last stream that uses them: freeing waits for it."""
 
-    __slots__ = ("address", "bytes", "device", "stream")
+    __slots__ = ("address", "bytes", "device", "pool", "stream")
 
     def __init__(self, bytes: int, device: int, stream: int) -> None:
         self.address = 0
         functions = driver()
         enter(device)
-        self.bytes, self.device, self.stream = bytes, device, stream
+        self.bytes, self.device, self.stream, self.pool = bytes, device, stream, pool(device)
         if not bytes:
             return
+        handle = self.pool.handle
         try:
-            self.address = int(call(functions.cuMemAllocFromPoolAsync, bytes, _pool(device), stream))
-        except DeviceMemoryError:  # what was freed may only wait for its stream
-            call(functions.cuStreamSynchronize, stream)
-            call(functions.cuMemPoolTrimTo, _pool(device), 0)
-            self.address = int(call(functions.cuMemAllocFromPoolAsync, bytes, _pool(device), stream))
+            self.address = int(call(functions.cuMemAllocFromPoolAsync, bytes, handle, stream))
+        except DeviceMemoryError:
+            collect(device, stream)
+            self.address = int(call(functions.cuMemAllocFromPoolAsync, bytes, handle, stream))
+
+    @staticmethod
+    def of(address: int, bytes: int, device: int, stream: int, pool: Pool) -> Block:
+        """Memory that native code has allocated."""
+        block = Block.__new__(Block)
+        block.address, block.bytes, block.device, block.stream, block.pool = address, bytes, device, stream, pool
+        return block
 
     def used_on(self, stream: int) -> None:
         """Let `stream` wait for what was done with the block before, and freeing wait for `stream`."""
@@ -54,10 +82,14 @@ class Block:
             self.stream = stream
 
     def __del__(self) -> None:
-        if self.address and not sys.is_finalizing():
-            functions = driver()
-            enter(self.device)
-            functions.cuMemFreeAsync(self.address, self.stream)  # an error here has nobody to tell
+        if self.address and not _finalizing():
+            self.pool.free(self.address, self.stream)
+
+
+def collect(device: int, stream: int) -> None:
+    """Give what was freed back to the device: it may only wait for its stream, or lie in other sizes than those wanted."""
+    call(driver().cuStreamSynchronize, stream)
+    call(driver().cuMemPoolTrimTo, pool(device).handle, 0)
 
 
 def order(before: int, after: int) -> None:

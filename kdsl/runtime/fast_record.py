@@ -24,6 +24,8 @@ Read before: docs/decisions/stages.md. Read next: runtime/fast.py (makes records
 
 from __future__ import annotations
 
+import re
+
 ARRAY, SAME, FLOAT, DOUBLE, EQUAL, BITS, TUPLE, LIST, DICT, SIZE = range(10)
 ROOM = 1024  # objects, results, sizes, axes of results, pointers
 NAMED_STRIDE = 1 << 61
@@ -31,3 +33,9 @@ UNKNOWN = -(1 << 63)  # a size that no argument has told yet
 # Fields of PyArrayObject beyond those every object has.
 FLAGS, OWNER = 64, 88
 ITEMS = 24  # where a tuple has its elements, and a list the address of its own
+
+
+def words_written(text: str) -> str:
+    """LLVM text with `%x = WORD type table number` written out: load a word of a table."""
+    word = r"\1.word = getelementptr i64, ptr \3, i64 \4\n  \1 = load \2, ptr \1.word, align 8"
+    return re.sub(r"(%[\w.]+) = WORD (\w+) ([%@][\w.]+) (\d+)", word, text)

@@ -7,10 +7,8 @@ Read next: runtime/fast_native.py.
 
 from __future__ import annotations
 
-import re
-
 from kdsl.runtime import fast_fits_text, fast_out_text, fast_results_text
-from kdsl.runtime.fast_record import FLAGS, ITEMS, NAMED_STRIDE, OWNER, ROOM, UNKNOWN
+from kdsl.runtime.fast_record import FLAGS, ITEMS, NAMED_STRIDE, OWNER, ROOM, UNKNOWN, words_written
 
 _TEXT = """
 @api = internal global [9 x ptr] zeroinitializer
@@ -350,5 +348,4 @@ def text() -> str:
     for name, value in (("NAMED_STRIDE", NAMED_STRIDE), ("UNKNOWN", UNKNOWN), ("OWNER", OWNER), ("FLAGS", FLAGS),
                         ("ITEMS", ITEMS), ("ROOM", ROOM)):  # fmt: skip
         out = out.replace(name, str(value))
-    word = r"\1.word = getelementptr i64, ptr \3, i64 \4\n  \1 = load \2, ptr \1.word, align 8"
-    return re.sub(r"(%[\w.]+) = WORD (\w+) ([%@][\w.]+) (\d+)", word, out)
+    return words_written(out)

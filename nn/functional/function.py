@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import kdsl as kd
 from nn.kernels import Layer, layer
 from nn.tensor import Tensor, apply
 
@@ -30,6 +31,6 @@ def function(*axes: str | None) -> Any:
     return lambda f: Function(layer(*axes)(f))
 
 
-def detached(x: Any) -> np.ndarray:
-    """The array behind a Tensor or array."""
-    return x.data if isinstance(x, Tensor) else np.asarray(x)
+def detached(x: Any) -> Any:
+    """The array behind a Tensor or array, where it lies."""
+    return x.data if isinstance(x, Tensor) else x if isinstance(x, kd.Array) else np.asarray(x)

@@ -5,9 +5,12 @@ Read before: function.py. Read next: linear.py, attention.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import kdsl as kd
+from nn.devices import HOST, moved
 from nn.functional.function import function
 
 
@@ -18,13 +21,22 @@ class Generator:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        self.key = np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF], np.uint32)
-        self.count = 0
+        self.restore(np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF], np.uint32), 0)
 
-    def draw(self) -> tuple[np.ndarray, np.ndarray]:
-        """A key and a step that were not given out before."""
+    def restore(self, key: np.ndarray, count: int) -> None:
+        """Go on from a key and a count of what was drawn with it."""
+        self.key, self.count = key, count
+        self._keys: dict[str, Any] = {HOST: key}
+
+    def draw(self, device: str = HOST) -> tuple[Any, np.ndarray]:
+        """A key and a step that were not given out before. The key lies on the device; the step is a number, for kernels of any.
+
+        The same pair gives the same numbers on every device."""
         self.count += 1
-        return self.key, np.asarray(self.count, np.int64)
+        key = self._keys.get(device)
+        if key is None:
+            key = self._keys[device] = moved(self.key, device)
+        return key, np.asarray(self.count, np.int64)
 
 
 generator = Generator()

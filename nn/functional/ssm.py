@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 import kdsl as kd
+from nn.devices import assign
 from nn.functional.activations import silu, softplus
 from nn.functional.function import detached, function
 from nn.tensor import Tensor
@@ -94,7 +95,7 @@ def selective_state_update(
     Shapes    state (B, D, N) f32, x, dt, z (B, D), A (D, N), B and C (B, N) or (B, G, N), D and dt_bias (D,) -> (B, D)
     """
     y, h = _state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus=dt_softplus)
-    detached(state)[...] = h.data
+    assign(detached(state), h.data)
     return y
 
 

@@ -3,9 +3,10 @@
 In:  a kernel as a list of statements: a statement is a list of accesses, or a Loop. An access is (kind, ring, tile number,
 depth): kind "read", "write" or "copy", the number a fixed one or a function of the loop's step.
 Out: the places (paths of positions) before which a barrier stands, and for each how many copy groups may still be in flight.
-A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is; as any loop may be empty, the
-runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one slot unless both read; a copy has ended only after a wait before that barrier. The place that parts most of
-what is not parted yet is taken first; among equals the innermost and latest. What turns out superfluous goes. Read next: emit.py.
+A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is; as any loop may be empty,
+the runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one slot unless both read; a
+copy has ended only after a wait before that barrier. The place that parts most of what is not parted yet is taken first; among
+equals the innermost and latest. What turns out superfluous goes. Read next: emit.py.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Case:
 
 
 def _cases(kernel: Sequence[Item]) -> list[Case]:
-    """The runs that are looked at: all loops go on, go once, or not at all; and for each loop and each two the others not at all."""
+    """The runs that are looked at: all loops go on, go once, or not at all; and for any one or two, the others not at all."""
     loops = _loops(kernel, ())
     few = {frozenset(p for p in loops if p in (a[: len(p)], b[: len(p)])) for a in loops for b in loops} - {frozenset(loops)}
     sets = [None, *sorted(few, key=sorted)]

@@ -53,7 +53,7 @@ def test_a_loop_that_does_not_run():
 
 
 def test_one_of_two_loops_that_does_not_run():
-    """Full tiles and the tile at the edge are two loops, and either may be empty: the wait in the first is none for the second."""
+    """Full tiles and the tile at the edge are two loops, and either may be empty: the first's wait is not the second's."""
     body = access("write", "x", 0, 1), access("read", "x", 0, 1), access("read", "q", 0, 1)
     kernel = [access("copy", "q", 0, 1), loop(1, *body), loop(1, *body)]
     waits = place_barriers(kernel)
