@@ -48,6 +48,18 @@ def test_gradients_of_attention(shape, by):
     agrees(b, parameters, results, SMALL, arrays)
 
 
+def test_a_sum_of_what_a_mask_leaves_alone_waits_for_the_maximum():
+    """exp(y - max(s)) answers to a shift of the maximum, but is not 0 where s is -inf: it must not be added up meanwhile."""
+    b = Builder()
+    q, k, m, y = parameter("q", (1, 20, 8)), parameter("k", (1, 64, 8)), parameter("m", (1, 20, 64)), parameter("y", (1, 20, 64))
+    s = b.emit(Op.ADD, b.dot("btd", "bsd", "bts", q, k), m)
+    top = b.emit(Op.BROADCAST, b.reduce(Op.MAX, s, (2,)), shape=s.shape, axes=(0, 1))
+    total = b.reduce(Op.SUM, b.emit(Op.EXP, b.emit(Op.SUB, y, top)), (2,))
+    arrays = values(np.random.default_rng(0), (q, k, m, y))
+    arrays[2] = np.where(np.arange(64) < 32, -np.inf, 0.0).astype("f4") * np.ones((1, 20, 1), "f4")
+    agrees(b, (q, k, m, y), (total,), SMALL, arrays)
+
+
 def test_rows_that_are_masked_throughout_give_what_numpy_gives():
     b = Builder()
     q, k, v, m = parameter("q", (1, 20, 8)), parameter("k", (1, 24, 8)), parameter("v", (1, 24, 8)), parameter("m", (1, 20, 24))
