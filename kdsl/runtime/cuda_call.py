@@ -104,7 +104,7 @@ class GpuExecutable:
         device: int,
         stream: int,
     ) -> list[DeviceTensor]:
-        """Where results go: new memory, or that of `out=` where it is apart from all that is read.
+        """Where results go: new memory, or that of `out=` where kernels may write there and it is apart from all that is read.
 
         Several threads may read one element of an argument, so that none is written over even where that is legal on a CPU."""
         given = dict(zip(self.visible, out)) if out is not None else {}
@@ -115,7 +115,8 @@ class GpuExecutable:
             if target is not None:
                 _check_out(target, shape, dtype, self.visible.index(i), device)
                 others = [*(x for k, x in given.items() if k != i), *(x for x in inputs if isinstance(x, DeviceTensor))]
-                if not any(meet(target, x) for x in others):
+                aligned = target.address % self.alignment.get(place.name, 1) == 0
+                if aligned and not any(meet(target, x) for x in others):
                     results.append(target)
                     continue
             results.append(room(shape, dtype, device, stream) if i in self.visible else new(shape, dtype, device, stream))
