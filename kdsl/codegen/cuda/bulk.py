@@ -11,21 +11,26 @@ maps that are passed, the mbarriers' record, and the statements of that warp.
             …
         return
 
-A tile's number counts all steps of the stream that reads it, whatever streams are around.
+A tile's number counts all steps of the stream that reads it, whatever streams are around. Results of f16 and bf16 leave through
+near memory too (`sends`), each warp's rows by themselves: memory is then written in whole sectors, while others multiply.
 Read before: ir/boxes.py, macros_bulk.py. Read next: emit.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kdsl.codegen.cuda.choose_layouts import Unsupported
 from kdsl.codegen.cuda.expressions import Block, Line
 from kdsl.codegen.cuda.grid import Enter, Text
+from kdsl.codegen.cuda.layout import Layout, accumulator
 from kdsl.codegen.cuda.names import Names
-from kdsl.codegen.cuda.records import BYTES
+from kdsl.codegen.cuda.records import BYTES, HALVES
 from kdsl.ir import loops as ir
-from kdsl.ir.boxes import Boxes, boxes_of
+from kdsl.ir.boxes import LINE, Boxes, boxes_of
+
+ROWS = 16  # of a warp
+WIDE = 128  # columns of results beyond which two panels of a warp are on their way at a time
 
 
 class Bringer:
@@ -39,7 +44,8 @@ class Bringer:
         self.boxes = {c: self._boxes(c) for c in self.copies}
         self.maps: dict[tuple[object, ...], tuple[str, Boxes]] = {}
         for b in self.boxes.values():
-            self.maps.setdefault(b.tensor, (names.of(f"boxes {len(self.maps)}", f"{b.memory.name}_boxes"), b))
+            self._map(b)
+        self.sent: dict[str, tuple[str, int, int]] = {}  # by dtype: near memory, its rows and columns
         self.depth = self.copies[0].depth
         self.bytes = sum(int(c.shape[0]) * int(c.shape[1]) * BYTES[c.near.dtype.name] for c in self.copies)
         self.gates = names.of("gates", "GATES")
@@ -50,6 +56,31 @@ class Bringer:
         if boxes is None or tuple(c.near.shape) != tuple(c.shape):
             raise Unsupported(f"the copy engine cannot bring {c.near.name}")
         return boxes
+
+    def _map(self, b: Boxes) -> str:
+        """What the map for these boxes is called."""
+        name = self.names.of(f"boxes {len(self.maps)}", f"{b.memory.name}_boxes") if b.tensor not in self.maps else ""
+        return self.maps.setdefault(b.tensor, (name, b))[0]
+
+    def sends(self, s: ir.Store, layout: Layout, text: Text) -> Callable[[str], str] | None:
+        """How a store of tile leaves as boxes, each warp its rows: f16 and bf16 from the accumulators of warpgroups, whose
+        rows have 128 bytes. None where it goes the way of all others."""
+        m, n = s.tile.shape if len(s.tile.shape) == 2 else (0, 0)
+        boxes = boxes_of(s.view, (ROWS, n)) if s.view.memory.dtype.name in HALVES else None
+        if boxes is None or m != ROWS * self.warps or layout != accumulator(m, n, (self.warps, 1)):
+            return None
+        dtype = boxes.dtype.name
+        near = self.names.of("sent", f"SENT_{dtype}".upper())
+        self.sent[dtype] = near, m, LINE // boxes.dtype.bytes * (2 if n > WIDE else 1)
+        walks = [e + ir.axis(0) if b > 1 else e for e, b in zip(boxes.start, boxes.box)]
+        at = ", ".join(map(text, [*walks[:-1], boxes.start[-1] + ir.axis(1)]))
+        return lambda x: f"send(near({near}, 0), {self._map(boxes)}, {x}, {at})"
+
+    def sent_records(self, start: int) -> tuple[list[str], int]:
+        """The near memory through which results leave, from this byte on, and where it ends."""
+        threads = 32 * self.warps
+        out = [f'{name} = Near("{d}", ({m}, {n}), 1, {start}, {threads}, boxed=True)' for d, (name, m, n) in self.sent.items()]
+        return out, start + max((m * n * BYTES[d] for d, (_, m, n) in self.sent.items()), default=0)
 
     def record(self, start: int) -> str:
         """The definition of the mbarriers, which lie from this byte of near memory."""
@@ -64,7 +95,7 @@ class Bringer:
         """The statements of the warp that brings and, behind them, of those that compute."""
         start = Line([f"{self.count} = size(0)"])
         role = Block(f"if brings({self.gates}):", [start, *bring, Line(["return"])], once=True)
-        return [Line([f"gates({self.gates})"]), role, start, *compute]
+        return [Line([f"gates({self.gates})"]), role, start, *compute, *([Line(["sent()"])] if self.sent else [])]
 
     def _statements(self, body: Sequence[ir.Statement]) -> list[Line | Block]:
         out: list[Line | Block] = []

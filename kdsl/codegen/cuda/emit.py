@@ -140,7 +140,8 @@ class Emitter:
             out.append(f'{name} = Near("{m.dtype.name}", {shape}, {ring.depth}, {start}, {self.layouts.threads}{how})')
             start += _bytes(m) * ring.depth
         if self.bringer:
-            out.append(self.bringer.record(start))
+            sent, start = self.bringer.sent_records(start)
+            out += [*sent, self.bringer.record(start)]
             start += 16 * self.bringer.depth
         end = start
         for (dtype, shape), name in self.tiles.exchanges.items():
@@ -175,6 +176,12 @@ class Emitter:
                 self.let(s, out)
             elif isinstance(s, ir.Store):
                 shared = _root(s.view.memory) in self.shared
+                send = None
+                if self.bringer and not shared:
+                    send = self.bringer.sends(s, self.tiles.layout(s.tile), self.tiles.extent)
+                if send is not None:
+                    out += self.tiles.line(s.tile, send)
+                    continue
                 self.write("store", s.view, s.tile, [("write", f"global {_root(s.view.memory)}", 0, 1)] if shared else [], out)
             elif isinstance(s, ir.Put):
                 if self.tiles.rings[s.near].depth != 1:

@@ -18,7 +18,7 @@ RESERVED = frozenset({
     *keyword.kwlist, *keyword.softkwlist,
     "full", "expand", "index", "convert", "turn", "uniform", "holds", "block", "blocks", "size", "smaller", "larger", "array",
     "near", "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
-    "gates", "brings", "room", "bring", "landed", "leave",
+    "gates", "brings", "room", "bring", "landed", "leave", "send", "sent",
     "Tile", "Array", "Near", "Gates", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",
 })  # fmt: skip
 

@@ -204,9 +204,9 @@ def test_a_product_of_warpgroups_has_tensor_maps():
     x, y = (device(np.ones((2, *n), ml_dtypes.bfloat16)) for n in ((256, 128), (128, 192)))
     z, (n,) = launched_by(lambda: f(x, y))
     words = [stub.stub_word(n, i) & (2**64 - 1) for i in range(5)]
-    assert words == [x.data.address, y.data.address, z.data.address, x.data.address, y.data.address]
+    assert words == [a.data.address for a in (x, y, z, x, y)] and stub.stub_word(n, 5) == z.data.address
     made = stub.stub_maps()
-    f(x, y)
+    f(x, y, out=z)
     assert stub.stub_maps() == made  # they are remembered
     from kdsl.runtime.cuda_maps import encoded
 
@@ -214,6 +214,21 @@ def test_a_product_of_warpgroups_has_tensor_maps():
     x_map = encoded("bf16", x.data.address, sizes, strides, box)
     assert stub.stub_maps() == made
     assert x_map == (x.data.address, 3, 9, 3, 128, 256, 2, 0, 0, 256, 65536, 0, 64, 64, 1, 0)
+
+
+def test_results_go_only_where_kernels_may_write():
+    from kdsl.runtime.cuda_arrays import DeviceTensor
+
+    f = kd.kernel(double)
+    n = 1 << 20
+    x, whole = device(np.ones(n, "f4")), device(np.zeros(n + 1, "f4")).data
+    program = f.specialise(f.read((x,), {})).program.executable
+    for step in (0, 4):
+        out = DeviceTensor(whole.address + step, (n,), np.dtype("f4"), 0, whole)
+        (given,), launches = launched_by(lambda out=out: program([x.data], [out]))
+        assert given is out
+        words = {stub.stub_word(launches[0], i) & (2**64 - 1) for i in range(2)}
+        assert (out.address in words) == (step == 0) and all(w % 16 == 0 for w in words)
 
 
 def main():

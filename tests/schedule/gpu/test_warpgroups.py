@@ -9,6 +9,7 @@ import pytest
 import kdsl as kd
 import kdsl.dtypes as dt
 from kdsl.codegen.cuda.kernels import emit_cuda
+from kdsl.errors import EmulatorError
 from kdsl.ir.boxes import boxes_of
 from kdsl.ir.loops import Buffer, View, axis
 from kdsl.ir.meaning import evaluate
@@ -70,6 +71,8 @@ def test_two_warpgroups_beside_each_other(letters):
         (("mbk", "bnk", "bnm"), {"b": 2, "m": 40, "k": 128, "n": 64}, SMALL),
         (("mkl", "kln", "mn"), {"m": 64, "k": 3, "l": 72, "n": 64}, SMALL),
         (("abmk", "bkn", "abmn"), {"a": 2, "b": 2, "m": 64, "k": 64, "n": 64}, SMALL),
+        (("mk", "nk", "mn"), {"m": 67, "k": 64, "n": 51}, SMALL),  # results whose rows begin anywhere
+        (("bmk", "bnk", "mbn"), {"b": 2, "m": 72, "k": 64, "n": 136}, Tiling(64, 128, 64, (4, 1), 2, 1, 1)),
     ],
 )
 def test_shapes(letters, sizes, tiling):
@@ -84,6 +87,37 @@ def test_a_block_runs_several_tiles_in_turn(monkeypatch):
         (kernel,) = emit_cuda(gpu_dots.program(*built, SMALL)).kernels
         assert kernel.blocks == 2 and ("band" in kernel.source) == (m == 256)
         agrees(built, SMALL)
+
+
+@pytest.mark.parametrize("line", ["landed(GATES, k_count)", "leave(GATES, k_count)", "room(GATES, k_count)"])
+def test_a_missing_wait_is_noticed(line, monkeypatch):
+    from tests.schedule.gpu import emulated
+
+    def without(p):
+        found = emit_cuda(p)
+        found.kernels = tuple(replace(k, source=k.source.replace(line, "size(0)")) for k in found.kernels)
+        return found
+
+    monkeypatch.setattr(emulated, "emit_cuda", without)
+    with pytest.raises(EmulatorError):
+        agrees(product(("mk", "kn", "mn"), dt.bf16, m=64, k=320, n=64), SMALL)
+
+
+def test_two_results_leave(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(dt.f16.numpy) for s in ((72, 64), (64, 72)))
+
+    def both(x, w):
+        y = x @ w
+        return y, kd.maximum(y, 0), kd.astype(y, kd.f32)
+
+    f = kd.kernel(both, target="emulator:sm_90a")
+    source = f.source(x, w, target="cuda:sm_90a")
+    assert source.count("def ") == 1 and source.count("send(") == 2 and source.count(" store(") == 1
+    y, positive, wide = f(x, w)
+    assert_close(y, (x.astype("f4") @ w.astype("f4")).astype(x.dtype), operations=4096)
+    np.testing.assert_array_equal(positive, np.maximum(y, 0))
+    np.testing.assert_array_equal(wide.astype(x.dtype), y)
 
 
 def test_what_follows_a_product_is_fused():
@@ -138,13 +172,17 @@ def test_what_the_copy_engine_can_bring():
 
 
 def test_instructions():
-    """A tile of 128 x 256 a step of 64: four products of 16 by two warpgroups, five boxes, nothing through registers."""
+    """A tile of 128 x 256 a step of 64: four products of 16 by two warpgroups, five boxes; 16 rows of 256
+    columns leave a warp in four boxes; no thread loads or stores."""
     f = kd.kernel(lambda x, y: x @ y)
     code = gpu_code(f, kd.bf16[4096, 4096], kd.bf16[4096, 4096], arch="sm_90a")
     assert code.spill_bytes == 0 and code.registers <= 224 and code.near_bytes <= 227 * 1024
     (kernel,) = code.kernels
     assert kernel.threads == 32 * 9
-    assert code.count("wgmma.mma_async") % 4 == 0 and code.count("cp.async.bulk.tensor") % 5 == 0
+    copy = "cp.async.bulk.tensor.2d"
+    assert code.count("wgmma.mma_async") % 4 == 0 and code.count(f"{copy}.shared::cluster.global") % 5 == 0
+    assert code.count("stmatrix") == 16 and code.count(f"{copy}.global.shared::cta") == 4
     assert code.count("ldmatrix") == code.count("mma.sync") == code.count("cp.async.cg") == 0
+    assert not kernel.accesses
     for arch in ("sm_90", "sm_80", "sm_100a"):
         assert not gpu_code(f, kd.bf16[1024, 1024], kd.bf16[1024, 1024], arch=arch).count("wgmma.mma_async")
