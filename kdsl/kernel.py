@@ -27,7 +27,7 @@ from kdsl.inspection.looking import Looking
 from kdsl.interop.arguments import as_view, wrapper_of
 from kdsl.language.dispatch import current, set_eager
 from kdsl.runtime.cuda_arrays import DeviceTensor
-from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_named, target_of
+from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_for, target_named, target_of
 
 if TYPE_CHECKING:
     from kdsl.inspection.verify import Report
@@ -158,12 +158,12 @@ class Kernel(Looking):
     def specialise(self, call: Call, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
         name = target_of(target or self.target, call.tensors)
-        key = call.signature.key, call.signature.strides, call.wrap, name
+        chosen = target_for(name, call.signature, call.tensors)
+        key = call.signature.key, call.signature.strides, call.wrap, name, chosen.classes
         with self._traces.lock:
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None:
-                chosen = target_named(key[-1])
                 if os.environ.get("KDSL_TUNE") == "1" and all(isinstance(x, (np.ndarray, DeviceTensor)) for x in call.tensors):
                     from kdsl.choices import is_tuned
                     from kdsl.tuner import tuned

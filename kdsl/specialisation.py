@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.errors import DeviceError, ResultError, SpecialisationWarning, TargetError
+from kdsl.errors import DeviceError, InternalError, ResultError, SpecialisationWarning, TargetError
 from kdsl.frontend.signature import Call, Signature, SizeSource
 from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import LEAF, Tree, builder, flatten, unflatten
@@ -27,7 +27,7 @@ from kdsl.runtime.cuda_call import GpuExecutable
 from kdsl.runtime.cuda_driver import level, missing
 from kdsl.runtime.cuda_short import Handing, ShortCall
 from kdsl.runtime.fast import Argument, FastCall, Nested, Number, Same, SizeOf, Tensor
-from kdsl.target import Target, default_target, parse_target
+from kdsl.target import Target, default_target, parse_target, size_class
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
@@ -63,6 +63,16 @@ def target_named(name: str) -> Target:
         raise TargetError(str(error)) from None
 
 
+def target_for(name: str, signature: Signature, tensors: Sequence[Any]) -> Target:
+    """The Target of a call. A GPU's knows the classes of the named sizes that rows of the arguments have."""
+    target = target_named(name)
+    if target.kind == "cpu" or not signature.sizes:
+        return target
+    rows = {str(leaf.type.shape[-1]) for leaf in signature.leaves if leaf.type.ndim > 1}
+    found = sizes_of([s for s in signature.sizes if s.name in rows], tensors)
+    return replace(target, classes=tuple(size_class(n, v) for n, v in sorted(found.items()) if isinstance(v, int)))
+
+
 @dataclass(eq=False)
 class Specialisation:
     """A compiled program with the structure of its results and what must hold at each call."""
@@ -84,6 +94,10 @@ class Specialisation:
     def bind(self, tensors: Sequence[Any]) -> dict[str, int]:
         """The named sizes of a call, checked."""
         sizes = sizes_of(self.sizes, tensors)
+        for name, most, each in self.program.target.classes if self.compiled else ():
+            n = sizes[name]
+            if n % each or n > (most or n):
+                raise InternalError(f"{name} = {n} is given to a program for multiples of {each} up to {most}")
         for check in self.traced.checks:
             left, right = evaluate(check.left, sizes), evaluate(check.right, sizes)
             if not (left == right if check.relation == "==" else left >= right):
@@ -224,7 +238,7 @@ class ShortWay:
             return
         if found.wrap is not None or executable is None:
             return
-        depends = found.traced.checks or any(callable(c.extent) for c in executable.checks)
+        depends = found.traced.checks or found.program.target.classes or any(callable(c.extent) for c in executable.checks)
         checked = tuple(sizes.items()) if depends else None
         key = found, checked, tuple(kwargs), tuple(map(type, args))
         if key in self._known:

@@ -24,6 +24,7 @@ class Target:
     launch_us: float = 2.0  # for one kernel more
     near_bytes: int = 0  # of near memory that a block may have; 0: as its caches hold
     choices: tuple[tuple[str, int], ...] = ()  # what tuning found for the numbers that schedules choose
+    classes: tuple[tuple[str, int, int], ...] = ()  # of named sizes: at most this (0: any), a multiple of that
 
     @property
     def name(self) -> str:
@@ -32,6 +33,14 @@ class Target:
     def choice(self, name: str, default: int) -> int:
         """A number of a schedule that tuning may vary (tuner.py says in what range)."""
         return next((n for known, n in self.choices if known == name), default) if self.choices else default
+
+    def most(self, name: str) -> int | None:
+        """What a named size is at most; None where it may be anything."""
+        return next((most or None for known, most, _ in self.classes if known == name), None)
+
+    def multiple(self, name: str) -> int:
+        """What a named size is a multiple of."""
+        return next((each for known, _, each in self.classes if known == name), 1)
 
     def lanes(self, element_bytes: int) -> int:
         """How many elements one vector holds."""
@@ -43,6 +52,15 @@ LEVELS = {
     "x86-64-v3": Target("cpu", "x86-64-v3", 32, 16, 32 * 1024, 512 * 1024),
     "arm64": Target("cpu", "arm64", 16, 32, 64 * 1024, 512 * 1024),
 }
+
+
+CLASSES = 128, 512, 2048, 8192  # of a named size on a GPU: at most so much, with a tile that holds it all; beyond, any
+WHOLE = 8  # elements: a size that is a multiple of it begins every row of 16-bit or wider elements at a piece of 16 bytes
+
+
+def size_class(name: str, value: int) -> tuple[str, int, int]:
+    """What a GPU's schedule may know of a named size that has this value."""
+    return name, next((n for n in CLASSES if value <= n), 0), 1 if value % WHOLE else WHOLE
 
 
 @lru_cache

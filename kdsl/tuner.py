@@ -22,7 +22,7 @@ from kdsl.frontend.signature import Call
 from kdsl.runtime.cuda_arrays import DeviceTensor
 from kdsl.runtime.cuda_driver import call as of_driver
 from kdsl.runtime.cuda_driver import driver
-from kdsl.specialisation import Specialisation, compiler, target_named, target_of
+from kdsl.specialisation import Specialisation, compiler, target_for, target_of
 from kdsl.target import Target
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def tuned(f: Kernel, call: Call) -> Tuned:
     from kdsl.choices import keep_choices
 
     traced = f.traced(call)
-    target = replace(target_named(target_of(f.target, call.tensors)), choices=())
+    target = replace(target_for(target_of(f.target, call.tensors), call.signature, call.tensors), choices=())
     tree, sizes = traced.tree, call.signature.sizes
 
     def compiled(choices: Choices) -> Specialisation:

@@ -31,10 +31,11 @@ from kdsl.ir.sizes import evaluate
 from kdsl.ir.tensor import Value
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_named, target_of
+from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_for, target_of
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled, Halves
+    from kdsl.target import Target
 
 Kernel = Any  # kernel.py stands on this file, not the other way round
 
@@ -79,16 +80,17 @@ class Pullback(Looking):
     def halves(self, call: Call, traced: Traced, target: str | None = None) -> tuple[Specialisation, Backward]:
         """The forward program for these types, and the backward that goes with it."""
         signature, name = call.signature, target_of(target or self.kernel.target, call.tensors)
-        key = signature.key, signature.strides, call.wrap, name
+        chosen = target_for(name, signature, call.tensors)
+        key = signature.key, signature.strides, call.wrap, name, chosen.classes
         found = self._forward.get(key)
         if found is None:
             tree, wanted = gradient_tree(call)
             halves = compiler().Halves(traced.function, wanted)
-            compiled = compiler().compile_half(halves, "forward", signature.strides, target_named(name))
+            compiled = compiler().compile_half(halves, "forward", signature.strides, chosen)
             forward = Specialisation(compiled, traced, traced.tree, signature.sizes, call.wrap)
             found = self._forward[key] = (
                 forward,
-                Backward(self.label, signature, traced, tree, halves, call.wrap, name),
+                Backward(self.label, signature, traced, tree, halves, call.wrap, chosen),
             )
         return found
 
@@ -112,7 +114,7 @@ class Backward:
     """The second half of all pullbacks of one forward program."""
 
     def __init__(
-        self, label: str, signature: Signature, traced: Traced, tree: Tree, halves: Halves, wrap: Any, target: str
+        self, label: str, signature: Signature, traced: Traced, tree: Tree, halves: Halves, wrap: Any, target: Target
     ) -> None:
         self.label, self.signature, self.traced, self.tree = label, signature, traced, tree
         self.halves, self.wrap, self.target = halves, wrap, target
@@ -132,7 +134,7 @@ class Backward:
         if found is None:
             own = tuple(self.signature.leaves[i].strides for i in self.needed)
             every = (*own, *(None,) * self.halves.residuals, *strides)
-            compiled = compiler().compile_half(self.halves, "backward", every, target_named(self.target))
+            compiled = compiler().compile_half(self.halves, "backward", every, self.target)
             found = self._programs[strides] = Specialisation(compiled, self.traced, self.tree, (), self.wrap)
         return found
 

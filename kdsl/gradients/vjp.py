@@ -17,7 +17,7 @@ from kdsl.gradients.arguments import Split, gradient_tree, split
 from kdsl.inspection.looking import Looking
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, target_named, target_of
+from kdsl.specialisation import ShortWay, Specialisation, compiler, target_for, target_of
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
@@ -58,20 +58,17 @@ class Vjp(Looking):
 
     def specialise(self, parts: Split, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        key = (
-            parts.call.signature.key,
-            parts.call.signature.strides,
-            parts.call.wrap,
-            parts.cotangents.strides,
-            target_of(target or self.kernel.target, parts.tensors),
-        )
+        call = parts.call
+        name = target_of(target or self.kernel.target, parts.tensors)
+        chosen = target_for(name, call.signature, call.tensors)
+        key = call.signature.key, call.signature.strides, call.wrap, parts.cotangents.strides, name, chosen.classes
         found = self._programs.get(key)
         if found is None:
-            tree, wanted = gradient_tree(parts.call)
-            strides = (*parts.call.signature.strides, *parts.cotangents.strides)
-            compiled = compiler().compile_vjp(parts.traced.function, wanted, strides, target_named(key[-1]))
-            sizes = parts.call.signature.sizes + parts.cotangents.sizes
-            found = Specialisation(compiled, parts.traced, tree, sizes, parts.call.wrap)
+            tree, wanted = gradient_tree(call)
+            strides = (*call.signature.strides, *parts.cotangents.strides)
+            compiled = compiler().compile_vjp(parts.traced.function, wanted, strides, chosen)
+            sizes = call.signature.sizes + parts.cotangents.sizes
+            found = Specialisation(compiled, parts.traced, tree, sizes, call.wrap)
             self._programs[key] = found
         return found
 

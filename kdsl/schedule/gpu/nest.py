@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
@@ -64,6 +65,8 @@ class Nest(Tiles):
         self.size = plan.letters.size
         self.axes, self.shape = dict(axes), shape
         self.edge = {f"#{a}" for x, a in axes.items() if not _whole(self.size[x], shape[a])}
+        self.whole: set[Letter] = set()  # named letters that one tile holds
+        self.shift: dict[Letter, Extent] = {}  # so far before its start a letter is begun, for accesses of 16 bytes
         self.grid: list[ir.Parallel] = []
         self.loads: dict[str, ir.Load] = {}  # what a name stands for, where that is a load
 
@@ -77,10 +80,12 @@ class Nest(Tiles):
 
     def at(self, letter: Letter, start: Extent) -> None:
         self.pos[letter] = start + ir.axis(self.axes[letter]) if letter in self.axes else start
+        if letter in self.shift:
+            self.pos[letter] = self.pos[letter] - self.shift[letter]
 
-    def block(self, letter: Letter, hint: str) -> Extent:
-        """A block for each tile of a letter; where it starts."""
-        n, step = self.size[letter], self.step(letter)
+    def block(self, letter: Letter, hint: str, more: int = 0) -> Extent:
+        """A block for each tile of a letter; where it starts. `more`: positions that its tiles hold beside the letter's."""
+        n, step = self.size[letter] + more, self.step(letter)
         start: Extent = 0
         if n == 0 or not (isinstance(n, int) and n <= step):
             start = self.parallel(hint, 0, n, step)
@@ -102,7 +107,7 @@ class Nest(Tiles):
             return inside(start)
         (walk, *rest) = walks
         step = self.step(walk.letter)
-        if isinstance(walk.lo, int) and isinstance(walk.hi, int) and 0 < walk.hi - walk.lo <= step:
+        if self.is_one_tile(walk):
             self.at(walk.letter, walk.lo)
             return self.streams(rest, folds, shapes, start, inside, order)
         first = [f.init(s) if old is None else old for f, s, old in zip(folds, shapes, start, strict=True)]
@@ -130,6 +135,13 @@ class Nest(Tiles):
                 self.levels[-1].names.add(n)
                 self.depth_of[n] = self.depth
         return held
+
+    def is_one_tile(self, walk: Walk) -> bool:
+        """Does one tile hold all positions of this walk?"""
+        if walk.letter in self.whole and walk.lo == 0:
+            return True
+        length = walk.hi - walk.lo
+        return isinstance(walk.lo, int) and isinstance(length, int) and 0 < length <= self.step(walk.letter)
 
     # --- tiles ----------------------------------------------------------------------------------------------------------
     def here(self, known: Known) -> ir.Tile:
@@ -175,6 +187,9 @@ class Nest(Tiles):
         key = ("within", letter), (at,)
         if key not in self.memo:
             tile, depth = self.map("lt", [self.count(at), self.count(self.size[letter])], dt.bool_)
+            if letter in self.shift:
+                after, own = self.map("ge", [self.count(at), self.count(0)], dt.bool_)
+                tile, depth = self.map("and", [(tile, depth), (after, own)], dt.bool_)
             depth = max(depth, self.depth_at(at))
             self.memo[key] = self.let(tile, "inside", depth), depth
             self.levels[depth].memo.append(key)
@@ -205,7 +220,10 @@ class Nest(Tiles):
         body = tuple(self.levels[0].body)
         for loop in reversed(self.grid):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        return kernel(self.plan, body, {"warps": (warps_for(self.shape, thread_elements), 1), "tile": self.shape})
+        schedule: dict[str, Any] = {"warps": (warps_for(self.shape, thread_elements), 1), "tile": self.shape}
+        if self.shift:
+            schedule["aligned"] = tuple(str(x) for x in self.shift.values())
+        return kernel(self.plan, body, schedule)
 
 
 def _whole(n: Extent, step: int) -> bool:

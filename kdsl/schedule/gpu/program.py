@@ -7,6 +7,8 @@ Read before: ir/frame.py, ../buffers.py. Read next: rows.py, dots.py, scan.py, s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScanPlan, ScatterPlan, SortPlan
 from kdsl.schedule.buffers import Buffers, assembled
@@ -35,4 +37,7 @@ def schedule_gpu(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_sort(plan, buffers.memory, target)
         else:
             raise TypeError(f"no schedule carries out a {type(plan).__name__}")
+    multiples = {name: each for name, _, each in target.classes if each > 1}
+    if multiples:
+        kernels = [replace(k, schedule={**k.schedule, "multiples": multiples}) for k in kernels]
     return assembled(grouping, buffers, kernels)

@@ -46,6 +46,10 @@ class RowKind:
         columns = sum(map(self.is_column, plan.partial))
         self.tiling: RowTile = row_tile(plan, Kind(self.is_map(), self.splits_line(), columns), target)
         self.t = Nest(plan, memory, self.tiling.axes, self.tiling.shape)
+        if self.tiling.resident:
+            self.t.whole |= set(plan.line)
+        if self.tiling.piece > 1:
+            self.t.edge.add(f"#{self.tiling.axes[plan.line[-1]]}")
         self.line_axis = self.tiling.axes[plan.line[-1]] if plan.line else 1
         self.online = plan.online if self.walks_online() else None
         self.when = self.online.when if self.online else plan.when

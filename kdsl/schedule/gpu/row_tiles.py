@@ -2,7 +2,8 @@
 
 In:  a RowPlan, the target.  Out: RowTile.
 Short lines stand in one tile with several rows, longer ones in a tile of their own as long as registers hold what is live of
-them, so that every pass finds its values there; the longest and those of a named length are walked over.
+them, so that every pass finds its values there; the longest and those whose length nobody knows are walked over. Of a named
+length a target may know the most (its class). Rows of odd length begin anywhere: their tiles begin at a piece of 16 bytes.
 A thread has THREAD_BYTES of the widest array: two accesses of 16 bytes in flight for each array.
 Read before: ir/frame.py. Read next: row_kind.py.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from kdsl.ir.frame import Letter, RowPlan, flat
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Value
+from kdsl.schedule.folds import PLACES
 from kdsl.schedule.gpu.nest import power_above
 from kdsl.target import Target
 
@@ -25,17 +27,21 @@ REGISTERS = 96  # of a thread, for what is live of a line
 MOST_LINE = 8 * 1024, 16 * 1024  # the longer one with a single value between: 1024 threads have few registers
 COLUMNS = 64  # along the lanes of a tile whose line lies across
 WIDE = 128  # of the line of a block that folds rows
+LONG_ENOUGH = 512  # of a tile of one row that begins before it
+MOST_PIECE = 8  # elements
 SQUARE = 32, 64  # of a map that reads one array along its rows
 
 
 @dataclass(frozen=True)
 class RowTile:
-    """`axes`: along which tile axis a letter lies; `resident`: the tile holds the whole line."""
+    """`axes`: along which tile axis a letter lies; `resident`: the tile holds the whole line; `piece`: elements of the pieces of
+    16 bytes at which tiles of a row begin although rows begin anywhere (1: they begin with the row)."""
 
     axes: Mapping[Letter, int]
     shape: tuple[int, int]
     resident: bool
     thread_elements: int
+    piece: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,30 +61,59 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
     upright = line is not None and plan.lane is not None and plan.lane not in plan.line
     n: Extent = 1 if line is None else size[line]
     m: Extent = 1 if across is None else size[across]
+    most = n if isinstance(n, int) else target.most(str(n))  # None: the line may be of any length
     each = max(2, THREAD_BYTES // _widest(plan))
     block = _block(plan, target, each) if kind.is_map else THREADS * each
-    resident = len(plan.line) <= 1 and isinstance(n, int) and not kind.is_map and not kind.splits_line
+    resident = len(plan.line) <= 1 and most is not None and not kind.is_map and not kind.splits_line
+    before = 0
     if upright:
         columns = min(_cover(m), COLUMNS)
-        resident = resident and _cover(n) * columns <= _most(plan, kind)
-        rows = _cover(n) if resident else _part_of(n, max(1, block // columns))
+        resident = resident and _cover(most) * columns <= _most(plan, kind)
+        rows = _cover(most) if resident else _part_of(most, max(1, block // columns))
         shape = (rows, columns)
     else:
-        resident = resident and _cover(n) <= _most(plan, kind)
+        resident = resident and _cover(most) <= _most(plan, kind)
         if kind.is_map and _crosses(plan):
-            columns = min(SQUARE[1], _part_of(n, block))
+            columns = min(SQUARE[1], _part_of(most, block))
             block = SQUARE[0] * columns
         else:
-            columns = _cover(n) if resident else _part_of(n, WIDE if kind.splits_line else block)
+            before = _odd_by(plan, kind, n, target)
+            longest = None if most is None else most + before
+            resident = resident and _cover(longest) <= _most(plan, kind)
+            columns = _cover(longest) if resident else _part_of(longest, WIDE if kind.splits_line else block)
         shape = (min(_cover(m), max(1, block // columns)), columns)
+        if before and columns >= LONG_ENOUGH:
+            shape = (1, columns)
+        else:
+            before = 0
     axes = {x: a for x, a in ((line, 0 if upright else 1), (across, 1 if upright else 0)) if x is not None}
-    return RowTile(axes, shape, resident, min(each, max(1, block // FEW_THREADS)))
+    return RowTile(axes, shape, resident, min(each, max(1, block // FEW_THREADS)), before + 1)
+
+
+def _odd_by(plan: RowPlan, kind: Kind, n: Extent, target: Target) -> int:
+    """How many elements before a row the piece of 16 bytes may begin that holds its first: 0 where all rows begin at one, or
+    where what is folded over rows must lie in the same threads."""
+    rows = [x for x in plan.rows if x not in plan.reduced]
+    places = any(e.op in PLACES for e in plan.equations)  # before a row there are places that no element may have
+    if not rows or len(plan.line) != 1 or plan.reduced or kind.columns or places:
+        return 0
+    piece = min(MOST_PIECE, 16 // _narrowest(plan))
+    known = n if isinstance(n, int) else target.multiple(str(n))
+    return piece - 1 if known % piece else 0
+
+
+def _on_line(plan: RowPlan) -> list[int]:
+    """Bytes of an element of each array that has the line, and of the outputs."""
+    values = [e.operands[i] for (e, i), axes in plan.letters.uses.items() if set(flat(axes)) & set(plan.line)]
+    return [v.dtype.bytes for v in (*values, *plan.outputs) if isinstance(v, Value)]
 
 
 def _widest(plan: RowPlan) -> int:
-    """Bytes of an element of the widest array that has the line."""
-    values = [e.operands[i] for (e, i), axes in plan.letters.uses.items() if set(flat(axes)) & set(plan.line)]
-    return max((v.dtype.bytes for v in (*values, *plan.outputs) if isinstance(v, Value)), default=4)
+    return max(_on_line(plan), default=4)
+
+
+def _narrowest(plan: RowPlan) -> int:
+    return min(_on_line(plan), default=4)
 
 
 def _block(plan: RowPlan, target: Target, each: int) -> int:
@@ -110,12 +145,12 @@ def _crosses(plan: RowPlan) -> bool:
     return any(x in plan.rows for x in last)
 
 
-def _cover(n: Extent) -> int:
-    """The power of two that covers an extent; a named one is taken to be long."""
+def _cover(n: Extent | None) -> int:
+    """The power of two that covers an extent; one that is not known is taken to be long."""
     return power_above(n) if isinstance(n, int) else 1 << 30
 
 
-def _part_of(n: Extent, most: int) -> int:
+def _part_of(n: Extent | None, most: int) -> int:
     """The tile of a long line: as little as possible hangs over its end, then as long as possible."""
     if not isinstance(n, int) or n == 0:
         return most

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, RowPlan, flat
-from kdsl.ir.sizes import Extent, ceildiv, minimum
+from kdsl.ir.sizes import Extent, ceildiv, minimum, modulo, size, substitute
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.folds import PLACES, LineFold
 from kdsl.schedule.gpu.nest import State, Walk
@@ -43,9 +43,11 @@ class _Rows(RowKind):
         for x in self.kept:
             if x not in again:
                 t.block(x, "row")
+        if self.tiling.piece > 1:
+            self.begin_at_pieces()
         if self.is_map() or self.splits_line():
             for x in p.line:
-                t.block(x, "at")
+                t.block(x, "at", self.tiling.piece - 1)
         if p.partial and not p.reduced:
             self.fold_whole_line()
         elif p.partial:
@@ -57,6 +59,25 @@ class _Rows(RowKind):
             self.passes([], [])
         return t.kernel(self.tiling.thread_elements)
 
+    def begin_at_pieces(self) -> None:
+        """The tiles of a row begin so far before it that they lie in whole pieces of 16 bytes of an array with the same rows."""
+        p, t = self.p, self.t
+        (line,) = p.line
+        t.pos[line] = 0
+        outputs = [(v, t.own(v)) for v in p.outputs if self.on_line(v)]
+        inputs = [
+            (e.operands[i], t.plain_operand(e, i)) for (e, i), axes in p.letters.uses.items()
+            if line in flat(axes) and set(self.kept) <= set(flat(axes)) and isinstance(e.operands[i], Value)
+        ]  # fmt: skip
+        for v, at in (*outputs, *inputs):
+            view = t.view(self.memory(v), at)
+            if view is not None and view.memory.strides[-1] == 1:
+                start = sum(i * s for i, s in zip(view.index, view.memory.strides, strict=True))
+                start = substitute(start, {f"#{a}": 0 for a in (0, 1)})  # the tile has one row
+                shift = t.let(ir.Scalar(modulo(start, self.tiling.piece), dt.i64), "shift")
+                t.shift[line] = size(shift.name)
+                break
+
     def repeats(self, letter: Letter) -> bool:
         """Does some fold over rows come out the same at every position of this letter? One block goes over all of them."""
         return any(letter not in flat(self.p.letters.values[e.result]) for e in self.p.partial)
@@ -67,13 +88,17 @@ class _Rows(RowKind):
 
     def cut(self, letter: Letter) -> None:
         """A block walks over its piece of a folded letter: whole tiles."""
-        n, step = self.size[letter], self.t.step(letter)
+        n, step = self.reach(letter), self.t.step(letter)
         piece = ceildiv(ceildiv(n, self.p.block_count), step) * step
         assert self.part is not None
         self.range_of[letter] = self.part * piece, minimum(self.part * piece + piece, n)
 
+    def reach(self, letter: Letter) -> Extent:
+        """Where a walk over a letter ends, counted from where its tiles begin."""
+        return self.size[letter] + (self.tiling.piece - 1 if letter in self.p.line else 0)
+
     def walk(self, letter: Letter) -> Walk:
-        return Walk(letter, *self.range_of.get(letter, (0, self.size[letter])))
+        return Walk(letter, *self.range_of.get(letter, (0, self.reach(letter))))
 
     def line_walks(self) -> list[Walk]:
         return [] if self.splits_line() else [self.walk(x) for x in self.p.line]
