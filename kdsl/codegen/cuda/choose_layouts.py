@@ -52,6 +52,9 @@ class Layouts:
         main = max(shapes or {()}, key=lambda s: (math.prod(s), len(s), s))
         vector = 16 // max(2, min((BYTES[b.dtype.name] for b in kernel.buffers if b.shape), default=4))
         self.vector = max(1, min(vector, math.prod(main) // self.threads, widest(kernel)))
+        self.down: int = kernel.schedule.get("down", 1)
+        if self.down > 1:  # squares of elements
+            self.vector = self.down
         self.along = self._threads_along(main)
         self.texts: dict[Layout, str] = {}
         self.definitions: dict[tuple[str, ir.TileShape, Layout], tuple[str, str]] = {}
@@ -61,6 +64,7 @@ class Layouts:
         if not shape:
             return (self.threads,)
         *rows, columns = shape
+        rows[-1:] = [max(1, n // self.down) for n in rows[-1:]]
         most = max(1, columns // self.vector)
         across = min(most, 32 * self.warps[1])
         if math.prod(rows) < self.threads // across:
@@ -86,8 +90,8 @@ class Layouts:
                     layout, text = layout.part(shape), f"{text}.part({shape})"
                 break
         else:
-            layout = blocked(shape, self.along, self.vector)
-            text = f"blocked({shape}, {self.along}, {self.vector})"
+            layout = blocked(shape, self.along, self.vector, self.down)
+            text = f"blocked({shape}, {self.along}, {self.vector}{f', {self.down}' if self.down > 1 else ''})"
         self.texts.setdefault(layout, text)
         return layout
 

@@ -29,19 +29,22 @@ COLUMNS = 64  # along the lanes of a tile whose line lies across
 WIDE = 128  # of the line of a block that folds rows
 LONG_ENOUGH = 512  # of a tile of one row that begins before it
 MOST_PIECE = 8  # elements
-SQUARE = 32, 64  # of a map that reads one array along its rows
+CROSSED = 64, 32  # of a map some of whose arrays lie along the line and others across it
+SQUARE = 4  # side of the square of elements that a thread has of it: either way neighbours go at once
 
 
 @dataclass(frozen=True)
 class RowTile:
     """`axes`: along which tile axis a letter lies; `resident`: the tile holds the whole line; `piece`: elements of the pieces of
-    16 bytes at which tiles of a row begin although rows begin anywhere (1: they begin with the row)."""
+    16 bytes at which tiles of a row begin although rows begin anywhere (1: they begin with the row); `down`: rows that a
+    thread has below one another."""
 
     axes: Mapping[Letter, int]
     shape: tuple[int, int]
     resident: bool
     thread_elements: int
     piece: int = 1
+    down: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
     each = max(2, THREAD_BYTES // _widest(plan))
     block = _block(plan, target, each) if kind.is_map else THREADS * each
     resident = len(plan.line) <= 1 and most is not None and not kind.is_map and not kind.splits_line
-    before = 0
+    before, down = 0, 1
     if upright:
         columns = min(_cover(m), COLUMNS)
         resident = resident and _cover(most) * columns <= _most(plan, kind)
@@ -74,8 +77,8 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
     else:
         resident = resident and _cover(most) <= _most(plan, kind)
         if kind.is_map and _crosses(plan):
-            columns = min(SQUARE[1], _part_of(most, block))
-            block = SQUARE[0] * columns
+            columns, down = min(CROSSED[1], _cover(most)), SQUARE
+            block = CROSSED[0] * columns
         else:
             before = _odd_by(plan, kind, n, target)
             longest = None if most is None else most + before
@@ -87,7 +90,8 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
         else:
             before = 0
     axes = {x: a for x, a in ((line, 0 if upright else 1), (across, 1 if upright else 0)) if x is not None}
-    return RowTile(axes, shape, resident, min(each, max(1, block // FEW_THREADS)), before + 1)
+    each = down * down if down > 1 else min(each, max(1, block // FEW_THREADS))
+    return RowTile(axes, shape, resident, each, before + 1, down)
 
 
 def _odd_by(plan: RowPlan, kind: Kind, n: Extent, target: Target) -> int:
@@ -140,9 +144,9 @@ def _most(plan: RowPlan, kind: Kind) -> int:
 
 
 def _crosses(plan: RowPlan) -> bool:
-    """Is some array read along the rows?"""
-    last = [axes[-1][-1] for axes in plan.letters.uses.values() if axes and axes[-1]]
-    return any(x in plan.rows for x in last)
+    """Does some array lie along the rows in memory?"""
+    every = [*plan.letters.uses.values(), *(plan.letters.values[v] for v in plan.outputs)]
+    return any(axes[-1][-1] in plan.rows for axes in every if axes and axes[-1])
 
 
 def _cover(n: Extent | None) -> int:

@@ -57,7 +57,7 @@ class _Rows(RowKind):
                 t.emit(t.store(v, spread_to(t.value(v), t.shape)))
         else:
             self.passes([], [])
-        return t.kernel(self.tiling.thread_elements)
+        return t.kernel(self.tiling.thread_elements, self.tiling.down)
 
     def begin_at_pieces(self) -> None:
         """The tiles of a row begin so far before it that they lie in whole pieces of 16 bytes of an array with the same rows."""

@@ -15,7 +15,9 @@ from kdsl.testing import loads_per_byte, wide_share
 from tests.gpu_target.checked import check, check_gradients
 
 rng = np.random.default_rng(0)
-needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs numba-cuda: pip install 'kdsl[cuda]'")
+needs_numba = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="needs numba-cuda: pip install 'kdsl[cuda]'"
+)
 INTERPRETED = (interpret,)
 
 
@@ -118,6 +120,25 @@ def test_traffic_of_named_rows(d, share, norm):
     assert wide_share(g, x, w, w) >= norm
     rows = x.nbytes + 2 * 8 * w.nbytes  # weights are read for every row
     assert loads_per_byte(g, x, w, w) * (x.nbytes + 2 * w.nbytes) == rows
+
+
+@needs_numba
+@pytest.mark.oracle
+def test_turned_maps_go_in_squares():
+    def turned(x):
+        return kd.exp(x.T)
+
+    def both(x, y):
+        return x + y.T
+
+    x, y = normal(96, 200), normal(200, 96)
+    assert wide_share(kd.kernel(turned), x) == 1.0 and loads_per_byte(kd.kernel(turned), x) == 1.0
+    assert wide_share(kd.kernel(both), x, y) == 1.0
+    check(turned, x)
+    check(both, normal(33, 70), normal(70, 33))
+    check(turned, normal(130, 67, dtype="bf16"))
+    check(lambda x: kd.permute_dims(x, (2, 0, 1)) * 2, normal(5, 34, 41))
+    check(turned, normal(70, 33), types=NAMED)
 
 
 @needs_numba
