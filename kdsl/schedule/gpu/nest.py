@@ -229,4 +229,4 @@ class Nest(Tiles):
 
 
 def _whole(n: Extent, step: int) -> bool:
-    return step == 1 or (isinstance(n, int) and n > 0 and n % step == 0)
+    return n != 0 and (step == 1 or (isinstance(n, int) and n % step == 0))
