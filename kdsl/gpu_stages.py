@@ -9,16 +9,33 @@ from __future__ import annotations
 from typing import Any
 
 from kdsl import gpu_program, kept
-from kdsl.codegen.cuda.kernels import emit_cuda
+from kdsl.codegen.cuda.kernels import Source, emit_cuda
 from kdsl.emulated import Emulated, GpuCode
+from kdsl.errors import TargetError
 from kdsl.gpu_code import assembled, ptx_of, sass_of, versions
 from kdsl.ir.fingerprint import fingerprint
+from kdsl.ir.loops import Program
 from kdsl.ir.tensor import Function
 from kdsl.runtime.call import Executable
 from kdsl.schedule.gpu.program import schedule_gpu
+from kdsl.target import Target
 
-__all__ = ["assembled", "emit_cuda", "emulated", "on_gpu", "ptx_of", "sass_of", "schedule_gpu"]
+__all__ = ["assembled", "emulated", "on_gpu", "ptx_of", "sass_of", "schedule_gpu", "source"]
+MOST_THREADS = 1024  # of a block, on every architecture
 _programs: dict[str, gpu_program.KeptProgram] = {}
+
+
+def source(program: Program, target: Target) -> Source:
+    """The kernels of a scheduled program as text; each within what a block of the target has."""
+    out = emit_cuda(program)
+    for k in out.kernels:
+        if target.near_bytes < k.near_bytes or k.threads > MOST_THREADS:
+            raise TargetError(
+                f"{k.name} needs {k.near_bytes} bytes of near memory and {k.threads} threads in a block, "
+                f"{target.level} has {target.near_bytes} and {MOST_THREADS}",
+                location=False,
+            )
+    return out
 
 
 def on_gpu(record: Any, source: Function, given: Any) -> Any:

@@ -93,7 +93,7 @@ def _machine_code(record: Record) -> str:
     grouping = record("grouped", group(expanded, record.target, given))
     if record.target.kind != "cpu":
         loops = record("scheduled", replace(_gpu().schedule_gpu(grouping, record.target), facts=record.facts))
-        return record("source", _gpu().emit_cuda(loops))
+        return record("source", _gpu().source(loops, record.target))
     loops = record("scheduled", replace(schedule(grouping, record.target), facts=record.facts))
     return record("source", emit_module(loops, record.target))
 

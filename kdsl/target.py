@@ -85,10 +85,20 @@ def parse_target(text: str) -> Target:
     raise ValueError(f"no target is called {text!r}; there are cpu, cpu:{', cpu:'.join(LEVELS)}, cuda, cuda:sm_XX and emulator")
 
 
+GPUS = {  # multiprocessors, GB/s, KB of near memory of a block, f32 operations of a multiprocessor in a microsecond
+    "80": (108, 1555, 163, 90_000.0),  # A100
+    "86": (84, 936, 99, 200_000.0),  # RTX 3090, A10, A40
+    "89": (128, 1008, 99, 300_000.0),  # RTX 4090, L4, L40
+    "90": (132, 4800, 227, 250_000.0),  # H200
+    "10": (148, 8000, 227, 250_000.0),  # B200
+    "12": (170, 1792, 99, 300_000.0),  # RTX 5090
+}
+
+
 def _gpu(kind: str, level: str) -> Target:
-    """An A100, an H200 or a B200, in the words of the CUDA C++ guide's table of compute capabilities."""
-    units, gigabytes, near = {"8": (108, 1555, 163), "9": (132, 4800, 227)}.get(level[3:].rstrip("a")[:-1], (148, 8000, 227))
-    rate = 90_000.0 if units == 108 else 250_000.0
+    """A GPU in the words of the CUDA C++ guide's table of compute capabilities."""
+    digits = level[3:].rstrip("a")
+    units, gigabytes, near, rate = GPUS.get(digits) or GPUS.get(digits[:-1]) or GPUS["10"]
     return Target(kind, level, 16, 255, 0, 96 * 1024, units, gigabytes * 1000 / units, rate, 4.0, near * 1024)
 
 

@@ -26,8 +26,9 @@ from kdsl.ir.sizes import Extent, ceildiv, maximum, minimum, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.dot_values import Expression, Known, Memory, Place
 from kdsl.schedule.gpu.chain_operands import ChainOperands
-from kdsl.schedule.gpu.chain_tiling import ChainTiling
+from kdsl.schedule.gpu.chain_tiling import ChainTiling, smaller
 from kdsl.schedule.gpu.epilogue import finished
+from kdsl.schedule.gpu.limits import first_that_fits
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import constant
 from kdsl.schedule.register_tile import whole
@@ -39,8 +40,12 @@ COMBINE = {Op.SUM: "add", Op.PROD: "mul", Op.MAX: "maximum", Op.MIN: "minimum", 
 def schedule_gpu_chain(
     plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: ChainTiling | None = None
 ) -> list[ir.Kernel]:
-    """The kernel of a strip plan."""
-    return [_Chain(plan, memory, target, tiling).kernel()]
+    """The kernel of a strip plan, with the largest tiles that its near memory has room for."""
+    first = _Chain(plan, memory, target, tiling)
+    if tiling is not None:
+        return [first.kernel()]
+    kernels = (_Chain(plan, memory, target, t).kernel() if t != first.t else first.kernel() for t in smaller(first.t))
+    return [first_that_fits(kernels, target)]
 
 
 class _Chain(ChainOperands):

@@ -9,6 +9,7 @@ Read before: ir/dot_frame.py. Read next: chain_operands.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 REGISTERS = 150  # of a thread's 255 that tiles may take; operands and addresses want the rest
@@ -31,3 +32,13 @@ def choose_chain_tiling(carried: int, tiles: int, k: int, bytes_: int) -> ChainT
     while line > 16 and (carried + tiles * line) * each // 2 + k // 6 > REGISTERS:
         line //= 2
     return ChainTiling(64, line)
+
+
+def smaller(tiling: ChainTiling) -> Iterator[ChainTiling]:
+    """A tiling, then ever smaller ones: a shorter tile of the line, one tile of it in flight, fewer rows."""
+    yield tiling
+    for warps in (4, 2, 1):
+        for depth in (2, 1):
+            for line in (64, 32, 16):
+                if line <= tiling.line and (line, warps) != (tiling.line, 4):
+                    yield ChainTiling(16 * warps, line, (warps, 1), depth)
