@@ -13,6 +13,7 @@ import pytest
 import kdsl as kd
 from kdsl import choices, pipeline, tuner
 from kdsl.schedule.register_tile import choose_tiling
+from kdsl.specialisation import target_named
 from kdsl.target import LEVELS
 
 V3 = LEVELS["x86-64-v3"]
@@ -51,7 +52,7 @@ def test_every_candidate_computes_the_same(fresh):
     for step in tuner.SPACE:
         for chosen in step:
             if tuner._fits(chosen, V3):
-                target = replace(tuner.target_named("cpu"), choices=chosen)
+                target = replace(target_named("cpu"), choices=chosen)
                 found = pipeline.compile_forward(f.traced(call).function, call.signature.strides, target)
                 (got,) = found.run(call.tensors, None, {})
                 np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6)
