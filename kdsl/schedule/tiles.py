@@ -267,11 +267,11 @@ class Tiles:
     def load(self, v: Value, at: Position) -> Known:
         view = self.view(self.memory(v), at)
         if view is None:
-            return self.gather(v, at)
+            return self.gather(self.memory(v), at)
         return ir.Load(view, self.shape_of(view)), self.depth_at(*view.index)
 
-    def gather(self, v: Value, at: Position) -> Known:
-        memory, entries = joined_memory(self.memory(v), at)
+    def gather(self, memory: Memory, at: Position) -> Known:
+        memory, entries = joined_memory(memory, at)
         indices = [self.count(x) for x in entries]
         mask: Known | None = None
         for x, i, n in zip(entries, indices, memory.shape, strict=True):

@@ -42,7 +42,7 @@ class Nests:
 
     def __init__(self, around: Sequence[Equation], all_shared: bool) -> None:
         self.inner: list[Equation] = list(around)
-        self.made = {e.result for e in around}
+        self.made = {e.result: e for e in around}
         self.all_shared = all_shared
         self.numbers = itertools.count()
 
@@ -69,14 +69,24 @@ class Nests:
         return r
 
     def advance(self, carries: Sequence[Carried], moves: list[Move | Resident], s: Scan) -> None:
-        """The next carries, all of them from the old ones."""
-        after = [Value(c.after.type, c.after.name) for c in carries]
-        moves += [Move(c.after, a) for c, a in zip(carries, after, strict=True)]
-        moves += [Move(self.copy(a, s), c.before) for c, a in zip(carries, after, strict=True)]
+        """The next carries, all of them from the old ones: by way of a copy, but for what lies in memory of its own already."""
+        before = {c.before for c in carries}
+        last: list[Move | Resident] = []
+        for c in carries:
+            (made,) = self.made[c.after].values
+            if made is c.before:  # as it was
+                continue
+            if made not in self.made and made not in before:
+                last.append(Move(c.after, c.before))
+                continue
+            after = Value(c.after.type, c.after.name)
+            moves.append(Move(c.after, after))
+            last.append(Move(self.copy(after, s), c.before))
+        moves += last
 
     def add(self, e: Equation) -> None:
         self.inner.append(e)
-        self.made.add(e.result)
+        self.made[e.result] = e
 
     def copy(self, v: Value, s: Scan) -> Value:
         out = Value(v.type, v.name)
