@@ -102,6 +102,10 @@ class ScanNest:
         mine, p = set(flat(self.p.letters.values[v])), self.p
         return (self.t.shape[0] if p.rows in mine else 1, self.t.shape[1] if p.lane in mine else 1)
 
+    def now(self, index: str) -> Extent:
+        """The number of the step that a loop is at."""
+        return size(index)
+
     def run(
         self, carries: tuple[Carried, ...], starts: Sequence[ir.Tile], index: str, lo: Extent, hi: Extent,
         step: Callable[[Sequence[ir.Name]], None],
@@ -181,15 +185,16 @@ class ScanNest:
         names = [ir.Name(t.name("chunked"), s.shape, s.dtype) for s in starts]
         t.push(self.chunk, *(n.name for n in names))
         first = size(self.chunk) * p.every
-        last = minimum(first + p.every, p.length)
+        whole = isinstance(p.length, int) and p.length % p.every == 0
+        last = first + p.every if whole else minimum(first + p.every, p.length)
 
         def keep(states: Sequence[ir.Name]) -> None:
             for c, state in zip(p.replayed, states, strict=True):
-                t.emit(ir.Put(nears[c.before], (size(self.replay) - first, size("#0"), size("#1")), state))
+                t.emit(ir.Put(nears[c.before], (self.now(self.replay) - first, size("#0"), size("#1")), state))
 
         def backwards(carries: Sequence[ir.Name]) -> None:
             for c in p.replayed:
-                view = ir.View(nears[c.before], (size(self.step) - first, size("#0"), size("#1")))
+                view = ir.View(nears[c.before], (self.now(self.step) - first, size("#0"), size("#1")))
                 t.ready[c.before] = self.known(t.let(ir.Load(view, self.shape(c.before)), c.before.name or "state"))
             self.one_step(carries)
 

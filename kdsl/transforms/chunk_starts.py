@@ -205,7 +205,7 @@ class Summaries:
     def power(self, c: Chain, slope: Value, steps: int) -> dict[str, Value]:
         """slope ** steps, for each chunk."""
         b = self.b
-        square = apart(b, slope) if c.long else (slope,)
+        square: tuple[Value, ...] = apart(b, slope) if c.long else (slope,)
         out: tuple[Value, ...] | None = None
         while steps:
             if steps % 2:

@@ -127,7 +127,7 @@ class StepKinds:
         """Is the slope at most 1, so that no product of slopes leaves the range of its dtype upwards?"""
         slopes: dict[Value, Range] = {self.carry[i]: (1.0, 1.0)}
         for e in self.path(i):
-            x = [slopes.get(o, (0.0, 0.0)) if i in self.of(o) else None for o in e.operands]  # type: ignore[call-overload]
+            x = [slopes.get(o, (0.0, 0.0)) if isinstance(o, Value) and i in self.of(o) else None for o in e.operands]
             if e.op in (Op.MUL, Op.DIV):
                 pair = [r if r is not None else self.range(o) for r, o in zip(x, e.operands, strict=True)]
                 slopes[e.result] = _through(e.op, pair)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from kdsl.ir.frame import Illegal
 from kdsl.ir.ops import Op
@@ -32,6 +33,7 @@ CPU_LANES, GPU_LANES = 2048, 128  # elements side by side that chunks make of a 
 CPU_STEPS, GPU_STEPS = 32, 16  # of a chunk, at least
 CPU_CHUNKS, GPU_CHUNKS = 128, 16  # at least, or there is nothing to win
 CPU_ENOUGH, GPU_ENOUGH = 4, 32  # elements that are walked step by step: of all cores, of each multiprocessor
+Layouts = dict[tuple[Value, int, int], Value]  # checkpoints; chunks, checkpoints of each: the same as (of the chunk, chunk, …)
 EVEN = 8  # chunks, and steps of each, in multiples of so many: vectors of both (schedule/scan_blocks.py)
 
 
@@ -44,6 +46,7 @@ def parallel_scans(function: Function, target: Target) -> Function:
     out: list[Equation] = []
     became: dict[Value, Value] = {}
     notes: dict[tuple, str] = {}
+    layouts: Layouts = {}
     for e in function.equations:
         operands = tuple(became.get(o, o) if isinstance(o, Value) else o for o in e.operands)
         if e.op is not Op.SCAN:
@@ -52,7 +55,7 @@ def parallel_scans(function: Function, target: Target) -> Function:
         key = Scan(e).key
         if key not in notes:
             try:
-                chunked = _Chunked([replace(q, operands=operands) for q in families[key]], target)
+                chunked = _Chunked([replace(q, operands=operands) for q in families[key]], target, layouts)
                 became.update(chunked.results())
                 out += chunked.b.equations
                 notes[key] = ""
@@ -88,7 +91,7 @@ def _split(length: int, elements: int, unit: int, target: Target) -> tuple[int, 
 class _Chunked:
     """One scan: the equations of `family` give its results."""
 
-    def __init__(self, family: Sequence[Equation], target: Target) -> None:
+    def __init__(self, family: Sequence[Equation], target: Target, layouts: Layouts) -> None:
         s = self.s = Scan(family[0])
         self.wanted = {e.attributes["index"]: e.result for e in family}
         count = len(s.step.results)
@@ -114,7 +117,8 @@ class _Chunked:
         # states arise in this direction; whole chunks lie at the beginning of it
         self.turned = s.reverse if s.replay is None else not s.reverse
         self.b = Builder(s.equation.location)
-        self.elements, self.target = elements, target
+        self.raw: dict[int, Value] = {}  # checkpoints as they are made
+        self.elements, self.target, self.layouts = elements, target, layouts
 
     def results(self) -> dict[Value, Value]:
         """The values that stand for the scan's results."""
@@ -140,9 +144,12 @@ class _Chunked:
                 out[i] = self.emit(Op.CONCAT, *parts, axis=axis)
             for i in self.kept:
                 out[count + i] = self.emit(Op.CONCAT, out[count + i], tail[count + i], axis=0)
+        for i in self.kept:  # in memory, for a gradient's scan to take from
+            out[count + i] = self.emit(Op.BARRIER, out[count + i])
+            self.layouts[out[count + i], self.count, self.steps // s.every] = self.raw[i]
         return {v: out[i] for i, v in self.wanted.items()}
 
-    def emit(self, op: Op, *operands: Operand, **attributes: object) -> Value:
+    def emit(self, op: Op, *operands: Operand, **attributes: Any) -> Value:
         out = self.b.emit(op, *operands, **attributes)
         assert isinstance(out, Value)
         return out
@@ -160,19 +167,20 @@ class _Chunked:
     def in_chunks(self, x: Value, axis: int) -> Value:
         """An operand as (chunk, step of the chunk, the rest)."""
         x = self.part(x, axis, self.rest if self.turned else 0, self.count * self.steps)
-        return self.windows(x, axis, self.steps, lambda last: (axis, last))
+        return self.windows(x, axis, self.steps, (axis, len(x.shape)))
 
-    def windows(self, x: Value, axis: int, n: int, front: object) -> Value:
-        """An axis as windows of n beside each other; `front(last axis)`: the axes that come first then."""
+    def windows(self, x: Value, axis: int, n: int, first: tuple[int, int]) -> Value:
+        """An axis as windows of n beside each other; they are the last axis. `first`: the axes that come first then."""
         x = self.emit(Op.WINDOW, x, axis=axis, size=n, stride=n, dilation=1)
         last = len(x.shape) - 1
-        first = front(last)  # type: ignore[operator]
         return self.emit(Op.PERMUTE, x, axes=(*first, *(i for i in range(last) if i not in first)))
 
     def states_in_chunks(self, v: Value) -> Value:
         """Checkpoints as (checkpoint of the chunk, chunk, the rest)."""
         each = self.steps // self.s.every
-        v = self.windows(self.part(v, 0, 0, self.count * each), 0, each, lambda last: (last, 0))
+        if (v, self.count, each) in self.layouts:
+            return self.layouts[v, self.count, each]
+        v = self.windows(self.part(v, 0, 0, self.count * each), 0, each, (len(v.shape), 0))
         return self.part(v, 1, self.count - 1, self.count, -1) if self.turned else v
 
     # --- the chunks -------------------------------------------------------------------------------------------------------
@@ -205,7 +213,7 @@ class _Chunked:
             shape = (*v.shape[:axis], self.count * self.steps, *v.shape[axis + 2 :])
             out[i] = self.emit(Op.RESHAPE, v, shape=shape)
         for i in self.kept:
-            v = result(len(after) + len(ys) + self.live.index(i))
+            v = self.raw[i] = result(len(after) + len(ys) + self.live.index(i))
             v = self.part(v, 1, self.count - 1, self.count, -1) if s.reverse else v
             v = self.emit(Op.PERMUTE, v, axes=(1, 0, *range(2, len(v.shape))))
             out[count + i] = self.emit(Op.RESHAPE, v, shape=(v.shape[0] * v.shape[1], *v.shape[2:]))
@@ -262,7 +270,7 @@ class _Chunked:
         s = self.s
         xs = [self.part(x, axis, 0 if self.turned else main, self.rest) for x, axis in zip(s.xs, s.axes, strict=True)]
         done = main // s.every if self.unit > 1 else 0
-        states = [self.part(v, 0, done, v.shape[0] - done) for v in s.states]  # type: ignore[operator]
+        states = [self.part(v, 0, done, v.shape[0] - done) for v in s.states]  # type: ignore[arg-type]
         a = {**s.equation.attributes, "length": self.rest, "note": f"{self.rest} steps are left over by chunks of {self.steps}"}
         operands = (*(init[i] for i in range(s.carries)), *states, *xs, *s.closures)
         wanted = {*self.live, *self.wanted}

@@ -276,17 +276,16 @@ def test_long_rows_are_numpys(n):
     np.testing.assert_allclose(kd.cumulative_sum(x[::-1]), np.cumsum(x[::-1]), atol=1e-9)
 
 
-@pytest.mark.parametrize("shape", [(9, 16), (8, 24), (33, 8), (5, 64), (2, 17, 32)])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
-def test_steps_that_lie_beside_each_other(shape, dtype):
-    x = (RNG.standard_normal(shape) * 9).astype(dtype)
-    for view in (x, x[::-1], x[..., ::-1], np.asfortranarray(x)):
-        np.testing.assert_allclose(kd.cumulative_sum(view, axis=-1), np.cumsum(view, -1), rtol=1e-4, atol=1e-4)
-
-    def f(x):
-        start = kd.zeros(x.shape[:-1], dtype=x.dtype)
-        return kd.scan(lambda h, v: (h + v, (v - h, h * v)), start, x, axis=len(x.shape) - 1, reverse=True)
-
-    k = kd.kernel(f)
-    for got, want in zip((k(x)[0], *k(x)[1]), (k.reference(x)[0], *k.reference(x)[1]), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize("length", [640, 1036, 1049])
+def test_many_chunks_come_together_in_groups(length):
+    """On a GPU, where a step takes long, 128 chunks one after the other are enough."""
+    choices = (("scan steps", 2), ("scan chunks", 2), ("scan even", 1), ("scan lanes", 4096))
+    gpu = replace(parse_target("cuda:sm_80"), choices=choices)
+    args = RNG.uniform(0.5, 1.1, length), RNG.standard_normal(length)
+    function = traced(linear, *args)
+    for f, values in ((function, args), (vjp(function), (*args, RNG.standard_normal(length)))):
+        f = expand(f)
+        chunked = parallel_scans(f, gpu)
+        assert is_parallel(chunked)
+        for a, b in zip(evaluate(chunked, *values), evaluate(f, *values), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)

@@ -1,0 +1,31 @@
+"""Scans in chunks side by side, as a GPU runs them: on the emulator, which finds races too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kdsl as kd
+from tests.emulator.kernels import needs_numba
+from tests.gpu_target.checked import check, check_gradients
+
+pytestmark = [pytest.mark.oracle, needs_numba]
+RNG = np.random.default_rng(11)
+
+
+def recurrence(a, b):
+    return kd.scan(lambda h, now: (kd.sigmoid(now[0]) * h + now[1],) * 2, kd.ones((), dtype=a.dtype), (a, b))[1]
+
+
+@pytest.mark.parametrize("f", [kd.cumulative_sum, kd.cumulative_prod, kd.cumulative_max], ids=["sum", "prod", "max"])
+def test_long_rows(f):
+    x = RNG.uniform(0.5, 1.5, 331).astype("f4")
+    check(lambda x: f(x), x)
+    explained = kd.kernel(lambda x: f(x), target="cuda:sm_80").explain(x)
+    assert any("side by side" in n for kernel in explained.kernels for n in kernel.notes)
+
+
+def test_a_recurrence_with_its_gradient():
+    args = [RNG.standard_normal(264).astype("f4") for _ in "ab"]
+    check(recurrence, *args)
+    check_gradients(recurrence, *args)
