@@ -93,7 +93,10 @@ class Kernel(Looking):
             if "out" in kwargs and "out" not in self.reader.parameters:
                 out = kwargs.pop("out")
                 if current() is None:
-                    result = self._short.into(out, args, kwargs)
+                    result = self._short.into(out, *args, **kwargs)
+                    if result is not NotImplemented:
+                        return result
+                    result = self._short.into_on_gpu(out, args, kwargs)
                     if result is not NotImplemented:
                         return result
             call = self.read(args, kwargs)

@@ -197,22 +197,22 @@ class ShortWay:
     """Calls that look like one that was made before go straight to native code (runtime/fast.py, runtime/cuda_short.py).
 
     Of a kernel, of its vjp or of its pullback. `call(*args, **kwargs)` gives NotImplemented where no record fits; so does
-    `on_gpu(args, kwargs)`, which is for calls that `call` does not take."""
+    `into(out, *args, **kwargs)`; `on_gpu` and `into_on_gpu` are for calls that these do not take."""
 
     def __init__(self) -> None:
         self._fast = FastCall()
         self._gpu: ShortCall | None = None
         self._known: set[Any] = set()
         self.call = self._fast.call
+        self.into = self._fast.into
 
     def on_gpu(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The results on a GPU, or NotImplemented."""
         return NotImplemented if self._gpu is None else self._gpu.call(args, kwargs)
 
-    def into(self, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """`out` filled, or NotImplemented."""
-        result = self._fast.into(out, *args, **kwargs)
-        return result if self._gpu is None or result is not NotImplemented else self._gpu.into(out, args, kwargs)
+    def into_on_gpu(self, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """`out` on a GPU filled, or NotImplemented."""
+        return NotImplemented if self._gpu is None else self._gpu.into(out, args, kwargs)
 
     def remember(
         self,

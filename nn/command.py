@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, default=2e-3, help="the highest learning rate (default %(default)s)")
     train.add_argument("--dropout", type=float, default=0.0, help="the share of values dropped (default %(default)s)")
     train.add_argument("--seed", type=int, default=1337, help="of the weights and batches (default %(default)s)")
+    train.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default %(default)s)")
     train.add_argument("--fresh", action="store_true", help="start anew even if the folder holds a checkpoint")
     generate = commands.add_parser("generate", help="continue a prompt with a trained model")
     generate.add_argument("--out", type=Path, default=Path("runs/gpt"), help="folder of the run (default %(default)s)")
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--top-k", type=_positive, help="draw from this many likeliest characters only")
     generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default %(default)s)")
     show = commands.add_parser("show", help="print the stages of a kernel in a Python file")
     show.add_argument("place", help="FILE:KERNEL")
     show.add_argument(

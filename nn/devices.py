@@ -27,7 +27,7 @@ def moved(data: Any, device: str) -> Any:
     if isinstance(data, kd.Array):
         if device == HOST:
             return data.numpy()
-        return data if device in (data.device, "cuda") else kd.asarray(data, device=device)
+        return data if data.device == ("cuda:0" if device == "cuda" else device) else kd.asarray(data, device=device)
     return np.asarray(data) if device == HOST else kd.asarray(data, device=device)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import kdsl as kd
 import nn
 from nn.trainer import plot_losses
 
@@ -78,7 +79,7 @@ def train(options: Any) -> int:
     settings = {name: getattr(options, name) for name in names}
     settings["text"] = hashlib.sha256(text.encode()).hexdigest()
     about = {"model": shape, "vocabulary": data.vocabulary, "settings": settings}
-    model = kind.make(shape)
+    model = _on(kind.make(shape), options.device)
     trainer = nn.Trainer(
         model,
         lambda step: data.batch(step, options.batch, options.block, options.seed),
@@ -114,6 +115,14 @@ def train(options: Any) -> int:
     print(f"--- a sample after training ---\n{_sample(model, data, PROMPT, 400)}\n---")
     print(f"checkpoint {options.out / 'checkpoint.safetensors'}, loss curve {options.out / 'losses.png'}")
     return 0
+
+
+def _on(model: Any, device: str) -> Any:
+    """The model on the device; where it lies changes no number that matters, so that a run may be resumed on another."""
+    try:
+        return model.to(device)
+    except kd.KdslError as error:
+        raise Mistake(f"--device {device}: {error.message}") from None
 
 
 def _text(path: Path | None) -> str:
@@ -176,7 +185,7 @@ def generate(options: Any) -> int:
         raise Mistake(f"the text had no {', '.join(map(repr, unknown))}" if unknown else "the prompt is empty")
     if not options.temperature > 0:
         raise Mistake("--temperature is more than 0; --top-k 1 takes the likeliest character each time")
-    model = MODELS[about["settings"].get("model", "gpt")].make(about["model"])
+    model = _on(MODELS[about["settings"].get("model", "gpt")].make(about["model"]), options.device)
     model.load_state_dict({k[6:]: v for k, v in nn.load(checkpoint).items() if k.startswith("model.")})
     nn.manual_seed(options.seed)
     print(_sample(model, data, options.prompt, options.tokens, options.temperature, options.top_k))

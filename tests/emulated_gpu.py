@@ -80,6 +80,8 @@ class Driver:
     CUdevice_attribute = Attribute
     CUmemPool_attribute = SimpleNamespace(CU_MEMPOOL_ATTR_RELEASE_THRESHOLD=4)
     CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
+    CUmemorytype = SimpleNamespace(CU_MEMORYTYPE_DEVICE=2)
+    CUDA_MEMCPY2D = SimpleNamespace
     CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=2)
     cuuint64_t = CUresult = int
 
@@ -188,6 +190,13 @@ class Driver:
     def _copy(self, to: slice, of: slice) -> None:
         self.memory.data[to] = self.memory.data[of].copy()
         self.memory.state[to] = self.memory.state[of].copy()
+
+    def cuMemcpy2DAsync(self, what, stream):
+        self.counts["on the GPU"] += 1
+        for i in range(what.Height):
+            to, of = what.dstDevice + i * what.dstPitch, what.srcDevice + i * what.srcPitch
+            self._copy(self.memory.part(to, what.WidthInBytes), self.memory.part(of, what.WidthInBytes))
+        return (self._status(),)
 
     def cuMemsetD32Async(self, target, value, count, stream):
         part = self.memory.part(int(target), 4 * count)

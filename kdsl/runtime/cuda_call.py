@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from kdsl.errors import DeviceError, OutOfRangeError, ResultError
+from kdsl.errors import DeviceError, DtypeError, OutOfRangeError, ResultError, ShapeError
 from kdsl.runtime.call import ArgumentSpec, Executable, IndexCheck, ResultSpec
 from kdsl.runtime.cuda_arrays import DEFAULT_STREAM, DeviceTensor, new, put
 from kdsl.runtime.cuda_checks import later
-from kdsl.runtime.cuda_driver import call, driver, enter
+from kdsl.runtime.cuda_copy import spread
+from kdsl.runtime.cuda_driver import enter
 from kdsl.runtime.cuda_memory import Block, download
 from kdsl.runtime.cuda_plan import Launch, Place, Plan, Sizes, bits_of
 from kdsl.runtime.out import check_out
@@ -115,8 +116,8 @@ class GpuExecutable:
             if target is not None:
                 _check_out(target, shape, dtype, self.visible.index(i), device)
                 others = [*(x for k, x in given.items() if k != i), *(x for x in inputs if isinstance(x, DeviceTensor))]
-                aligned = target.address % self.alignment.get(place.name, 1) == 0
-                if aligned and not any(meet(target, x) for x in others):
+                straight = target.flags.c_contiguous and target.address % self.alignment.get(place.name, 1) == 0
+                if straight and not any(meet(target, x) for x in others):
                     results.append(target)
                     continue
             results.append(room(shape, dtype, device, stream) if i in self.visible else new(shape, dtype, device, stream))
@@ -183,7 +184,9 @@ class GpuExecutable:
     def _into(self, out: Sequence[Any], shown: Sequence[DeviceTensor], stream: int) -> list[Any]:
         for target, x in zip(out, shown):
             if x is not target and x.nbytes:
-                call(driver().cuMemcpyDtoDAsync, target.address, x.address, x.nbytes, stream)
+                if isinstance(target.owner, Block):
+                    target.owner.used_on(stream)
+                spread(x, target, stream)
         return list(out)
 
 
@@ -213,8 +216,9 @@ def _check_out(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], positi
     where = f"out[{position}]"
     if not isinstance(target, DeviceTensor) or target.device != device:
         raise DeviceError(f"{where} does not lie on cuda:{device}, where the arguments are", location=False)
-    if target.shape != shape or target.dtype != dtype or not target.flags.c_contiguous:
-        raise ResultError(
-            f"{where} is {target.dtype}{list(target.shape)} with strides {target.strides}, the result is C-contiguous "
-            f"{dtype}{list(shape)}", location=False,
-        )  # fmt: skip
+    if target.shape != shape:
+        raise ShapeError(f"{where} has shape {target.shape}, the result has {shape}", location=False)
+    if target.dtype != dtype:
+        raise DtypeError(f"{where} has dtype {target.dtype}, the result has {dtype}", location=False)
+    if any(s == 0 and n > 1 for s, n in zip(target.strides, shape)):
+        raise ResultError(f"{where} uses one element of memory several times", location=False)

@@ -146,3 +146,11 @@ def test_doctor(capsys):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("kdsl ") and "llvmlite" in said and "threads" in said
+
+
+def test_a_device_that_is_not_there(tmp_path, capsys):
+    for device, said in (("tpu", "no device 'tpu'"), ("cuda:99", "")):
+        assert main(["train", "--device", device, "--out", str(tmp_path / "run")]) == 2
+        said_now = capsys.readouterr().err
+        assert said_now.startswith(f"kdsl train: --device {device}: ") and said in said_now
+    assert not (tmp_path / "run").exists()
