@@ -41,6 +41,13 @@ def strides(memory: Memory) -> tuple[Extent, ...]:
     return tuple(out)
 
 
+def always_there(view: View) -> bool:
+    """Whether the element is one that every call has, so that it may be read before all loops: key[0] of a key (2,)."""
+    places = zip(view.index, view.memory.shape, strict=True)
+    inside = all(isinstance(i, int) and isinstance(n, int) and 0 <= i < n for i, n in places)
+    return inside and not isinstance(view.memory, Near)
+
+
 class Plan:
     """What every element of a view shares: the offset and each checked index as {axis: factor} and a rest (None: not linear)."""
 
@@ -217,7 +224,10 @@ class Access(Indices):
                 pointer = self.select(uniform, pointer, self.fill_block(view.fill, memory.dtype))
             if mask is None:
                 line = f"load {vector(type, width)}, ptr {pointer.text}, align {memory.dtype.bytes}"
-                return self.from_memory(self.read(line, (pointer,), type, width, shared), memory.dtype)
+                place, self.place = self.place, 0 if shared and width == 1 and always_there(view) else self.place
+                read = self.read(line, (pointer,), type, width, shared)
+                self.place = place
+                return self.from_memory(read, memory.dtype)
             return self.masked_load(pointer, mask, memory.dtype, fill, width, shared)
         if isinstance(uniform, Value):
             everywhere = self.splat(uniform, width)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from kdsl.codegen.llvm.casts import bitcast, cast, round_to
 from kdsl.codegen.llvm.functions import FUNCTIONS
-from kdsl.codegen.llvm.integers import INTEGERS, philox
+from kdsl.codegen.llvm.integers import INTEGERS
+from kdsl.codegen.llvm.random_bits import philox
 from kdsl.codegen.llvm.remainders import floor_div, modulo
 from kdsl.codegen.llvm.writer import Value, Writer
 from kdsl.dtypes import DType

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from kdsl.codegen.llvm.memory import Access, Position, root
 from kdsl.codegen.llvm.operations import apply
+from kdsl.codegen.llvm.random_bits import philox_run
 from kdsl.codegen.llvm.transposes import across
 from kdsl.codegen.llvm.writer import TYPES, Value
 from kdsl.ir import loops as ir
@@ -173,8 +174,24 @@ class Tiles(Access):
 
     def Map(self, tile: ir.Map, at: tuple[Position, ...], lane: int, width: int) -> Value:
         ndim = len(at)
+        if tile.op == "philox" and width > 1 and self.growth(tile.operands[2], lane - ndim) == 1:
+            return philox_run(self, *(self.operand(o, ndim, at, -1, 1) for o in tile.operands), width)
         operands = [self.operand(o, ndim, at, lane, width) for o in tile.operands]
         return apply(self, tile.op, operands, tile.dtype, [o.dtype for o in tile.operands])
+
+    def growth(self, tile: Tile, axis: int) -> int | None:
+        """By how much an integer tile grows from element to element along an axis, counted from the last (-1); None: unknown."""
+        if len(tile.shape) < -axis or tile.shape[axis] == 1:
+            return 0
+        if isinstance(tile, ir.Index):
+            return 1 if tile.axis - len(tile.shape) == axis else 0
+        if isinstance(tile, ir.Name):
+            bound = self.named[tile.name]
+            return self.growth(bound.tile, axis) if isinstance(bound, Owner) and bound.tile is not None else None
+        if isinstance(tile, ir.Map) and tile.op == "add":
+            a, b = (self.growth(o, axis) for o in tile.operands)
+            return None if a is None or b is None else a + b
+        return None
 
     def Permute(self, tile: ir.Permute, at: tuple[Position, ...], lane: int, width: int) -> Value:
         inner: list[Position] = [0] * len(at)
