@@ -1,7 +1,7 @@
-"""What tuning found: for a program and a target, the choices that its schedules make, kept on disk.
+"""The numbers of schedules that tuning may vary, and what it found: for a program and a target its choices, kept on disk.
 
-In:  a traced Function, strides, a Target.  Out: its choices; () where nothing was tuned.
-Read before: kept.py. Read next: pipeline.py, tuner.py.
+In:  a Target: what may be tried. A traced Function, strides, a Target: the choices found; () where nothing was tuned.
+Read before: target.py, kept.py. Read next: pipeline.py, tuner.py.
 """
 
 from __future__ import annotations
@@ -13,30 +13,73 @@ from typing import Any
 from kdsl import kept
 from kdsl.ir.fingerprint import fingerprint, plain
 from kdsl.ir.tensor import Function
-from kdsl.target import Target
+from kdsl.target import Target, machine
 
 Strides = Sequence[Any]
 Choices = tuple[tuple[str, int], ...]
+Step = tuple[Choices, ...]  # of its candidates the fastest stays
+
+DEFAULT: Choices = (("default", 1),)  # no schedule asks for it
+CPU: tuple[Step, ...] = (
+    tuple((("dot rows", r), ("dot vectors", v)) for r, v in ((4, 2), (4, 3), (6, 2), (8, 2), (10, 2), (12, 2), (8, 3), (5, 4))),
+    tuple((("dot depth", n),) for n in (192, 256, 512, 768)),
+    tuple((("dot row tiles", n),) for n in (4, 8, 16, 32)),
+    tuple((("dot panels", n),) for n in (8, 16, 32, 64)),
+    tuple((("row vectors", n),) for n in (1, 2, 8)),
+)
+TILES = (128, 256), (128, 128), (64, 256), (64, 128), (128, 64), (64, 64), (32, 64)
+GPU: tuple[Step, ...] = (
+    tuple((("gpu dot rows", r), ("gpu dot columns", c)) for r, c in TILES),
+    tuple((("gpu dot depth", n),) for n in (2, 3, 5)),
+    tuple((("gpu dot k", n),) for n in (16, 32, 64)),
+    tuple((("gpu chain line", n),) for n in (32, 128)),
+    tuple((("gpu thread bytes", n),) for n in (16, 64)),
+    tuple((("gpu row threads", n),) for n in (128, 512)),
+    tuple((("gpu columns", n),) for n in (32, 128)),
+)
+ACCUMULATORS = 256 * 160  # of a block of 256 threads: the registers that sums of a product may take
 
 
-def keep_choices(function: Function, strides: Strides, target: Target, choices: Choices) -> None:
+def space(target: Target) -> tuple[Step, ...]:
+    """What may be tried for a target, one step after the other."""
+    return CPU if target.kind == "cpu" else GPU
+
+
+def joined(a: Choices, b: Choices) -> Choices:
+    """Both, the second's where both say something."""
+    return tuple(sorted({**dict(a), **dict(b)}.items()))
+
+
+def fits(choices: Choices, target: Target) -> bool:
+    """Whether a product's sums, operands and a value beside them have registers, and its operands near memory."""
+    chosen = dict(choices)
+    if target.kind == "cpu":
+        rows, vectors = chosen.get("dot rows", 1), chosen.get("dot vectors", 1)
+        return rows * vectors + vectors + 1 <= target.vector_registers
+    rows, columns = chosen.get("gpu dot rows", 0), chosen.get("gpu dot columns", 0)
+    near = 2 * (rows + columns) * chosen.get("gpu dot k", 16) * chosen.get("gpu dot depth", 2)
+    return rows * columns <= ACCUMULATORS and near <= target.near_bytes
+
+
+# --- what was found -----------------------------------------------------------------------------------------------------------
+def keep_choices(function: Function, strides: Strides, what: Any, target: Target, choices: Choices) -> None:
     """From now on, compile this program for this target so."""
-    key = _key(function, strides, target)
+    key = _key(function, strides, what, target)
     _known[key] = choices
     kept.write(key, choices)
     kept.write(_ANY, True)
 
 
-def is_tuned(function: Function, strides: Strides, target: Target) -> bool:
+def is_tuned(function: Function, strides: Strides, what: Any, target: Target) -> bool:
     """Whether this program has been tuned for this target, here or in an earlier process."""
-    return _read(_key(function, strides, target)) is not None
+    return _read(_key(function, strides, what, target)) is not None
 
 
-def choices_of(function: Function, strides: Strides, target: Target) -> Choices:
-    """What was found for it."""
+def choices_of(function: Function, strides: Strides, what: Any, target: Target) -> Choices:
+    """What was found for it; `what` is made of the function: "forward", a vjp, a half of a pullback."""
     if not _known and not kept.read_record(_ANY):
         return ()  # nothing was ever tuned: no key is made
-    return _read(_key(function, strides, target)) or ()
+    return _read(_key(function, strides, what, target)) or ()
 
 
 def _read(key: str) -> Any:
@@ -45,9 +88,10 @@ def _read(key: str) -> Any:
     return _known[key]
 
 
-def _key(function: Function, strides: Strides, target: Target) -> str:
-    """Named sizes are one class: their program is one, whatever their values."""
-    return repr(("tuned", fingerprint(function), plain(tuple(strides)), replace(target, choices=())))
+def _key(function: Function, strides: Strides, what: Any, target: Target) -> str:
+    """Named sizes are one class on a CPU, and those of their target on a GPU; every machine has its own winner."""
+    own = replace(target, choices=())
+    return repr(("tuned", fingerprint(function), plain((tuple(strides), what)), own, machine(own)))
 
 
 _ANY = "tuned: anything"

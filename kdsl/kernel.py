@@ -7,7 +7,6 @@ Read before: frontend/signature.py, specialisation.py. Read next: gradients/, pi
 from __future__ import annotations
 
 import functools
-import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,16 @@ from kdsl.gradients.vjp import Vjp
 from kdsl.inspection.looking import Looking
 from kdsl.interop.arguments import as_view, wrapper_of
 from kdsl.language.dispatch import current, set_eager
-from kdsl.runtime.cuda_arrays import DeviceTensor
-from kdsl.specialisation import ShortWay, Specialisation, Specialisations, compiler, target_for, target_named, target_of
+from kdsl.specialisation import (
+    ShortWay,
+    Specialisation,
+    Specialisations,
+    compiler,
+    target_for,
+    target_named,
+    target_of,
+    wants_tuning,
+)
 
 if TYPE_CHECKING:
     from kdsl.inspection.verify import Report
@@ -167,11 +174,11 @@ class Kernel(Looking):
             traced = self.traced(call)
             found = self._programs.get(key)
             if found is None:
-                if os.environ.get("KDSL_TUNE") == "1" and all(isinstance(x, (np.ndarray, DeviceTensor)) for x in call.tensors):
+                if wants_tuning(call.tensors):
                     from kdsl.choices import is_tuned
                     from kdsl.tuner import tuned
 
-                    if not is_tuned(traced.function, call.signature.strides, chosen):
+                    if not is_tuned(traced.function, call.signature.strides, "forward", chosen):
                         tuned(self, call)
                 compiled = compiler().compile_forward(traced.function, call.signature.strides, chosen)
                 found = self._programs[key] = Specialisation(

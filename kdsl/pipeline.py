@@ -51,7 +51,7 @@ Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides
 # --- the stages -------------------------------------------------------------------------------------------------------------
 def compile_forward(function: Function, strides: Strides, target: Target) -> Compiled:
     """A kernel as it was traced, with the schedules that tuning found for it."""
-    target = target if target.choices else replace(target, choices=choices.choices_of(function, strides, target))
+    target = _tuned(function, strides, "forward", target)
 
     def stages(record: Record) -> Function:
         program = record("traced", function)
@@ -69,8 +69,9 @@ def compile_vjp(function: Function, wanted: Sequence[int], strides: Strides, tar
         program = record("simplified", simplify(program))
         return record("derived", _gradients(program, wanted))
 
-    record = Record(f"{function.name}.vjp", function.facts, stages, strides, target)
-    return _compiled(record, function, ("vjp", tuple(wanted)))
+    what = "vjp", tuple(wanted)
+    record = Record(f"{function.name}.vjp", function.facts, stages, strides, _tuned(function, strides, what, target))
+    return _compiled(record, function, what)
 
 
 def compile_half(halves: Halves, half: str, strides: Strides, target: Target) -> Compiled:
@@ -81,8 +82,15 @@ def compile_half(halves: Halves, half: str, strides: Strides, target: Target) ->
         record.update(halves.record)
         return record("derived", split.forward if half == "forward" else split.backward)
 
+    what = half, halves.wanted, halves.cut
+    target = _tuned(halves.function, strides, what, target)
     record = Record(f"{halves.function.name}_{half}", halves.function.facts, stages, strides, target)
-    return _compiled(record, halves.function, (half, halves.wanted, halves.cut))
+    return _compiled(record, halves.function, what)
+
+
+def _tuned(function: Function, strides: Strides, what: Any, target: Target) -> Target:
+    """The target with the choices that tuning found; one that has choices already keeps them."""
+    return target if target.choices else replace(target, choices=choices.choices_of(function, strides, what, target))
 
 
 def _machine_code(record: Record) -> str:

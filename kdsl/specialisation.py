@@ -7,6 +7,7 @@ Read before: frontend/signature.py, pipeline.py. Read next: kernel.py.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +62,11 @@ def target_named(name: str) -> Target:
         return parse_target(name)
     except ValueError as error:
         raise TargetError(str(error)) from None
+
+
+def wants_tuning(tensors: Sequence[Any]) -> bool:
+    """Whether what is compiled for these is to be tuned first: KDSL_TUNE=1 says so, where they are arrays and not types."""
+    return os.environ.get("KDSL_TUNE") == "1" and all(isinstance(x, (np.ndarray, DeviceTensor)) for x in tensors)
 
 
 def target_for(name: str, signature: Signature, tensors: Sequence[Any]) -> Target:

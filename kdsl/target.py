@@ -103,6 +103,15 @@ def _gpu(kind: str, level: str) -> Target:
 
 
 @lru_cache
+def machine(target: Target) -> str:
+    """What this machine's processor is called: times that were measured on it hold for no other. A GPU's level names it."""
+    if target.kind == "cpu" and os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as f:
+            return next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), "")
+    return platform.processor() if target.kind == "cpu" else target.level
+
+
+@lru_cache
 def default_target() -> str:
     """What KDSL_TARGET says, else this machine's CPU; read once, as calls that were seen before do not ask."""
     return os.environ.get("KDSL_TARGET") or "cpu"

@@ -1,43 +1,37 @@
 """kd.tune: tries other numbers in a kernel's schedules, checks what they compute, and keeps the fastest on disk.
 
-In:  a kernel and the arguments of a call.  Out: Tuned: what was chosen, times before and after. Later compilations of the same
-program for the same target, in this process or another, use it.
-A schedule asks its target for the numbers that may vary (`target.choice(name, default)`); SPACE says what they may be. One
-number after the other is varied, the best so far kept. A candidate is dropped unseen if registers cannot hold its tiles, or if
-it leaves the source as it was; run and dropped if its results are not those of the default.
-Read before: target.py, schedule/register_tile.py. Read next: pipeline.py.
+In:  a kernel, its vjp or its pullback, and the arguments of a call.  Out: Tuned: what was chosen, times before and after. Later
+compilations of the same program for the same target, in this process or another, use it.
+A schedule asks its target for the numbers that may vary (`target.choice(name, default)`); choices.py says what they may be. One
+number after the other is varied, the best so far kept. A candidate is dropped unseen if registers or near memory cannot hold
+its tiles, or if it leaves the source as it was; not run if it spills; run and dropped if its results are not the default's.
+Read before: target.py, choices.py. Read next: pipeline.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.errors import VerifyError, entry_point
+from kdsl.choices import DEFAULT, Choices, fits, joined, keep_choices, space
+from kdsl.errors import ArgumentError, KdslError, VerifyError, entry_point
 from kdsl.frontend.signature import Call
-from kdsl.runtime.cuda_arrays import DeviceTensor
+from kdsl.gradients.pullback import Pullback
+from kdsl.gradients.vjp import Vjp
+from kdsl.runtime.cuda_arrays import DeviceTensor, put
 from kdsl.runtime.cuda_driver import call as of_driver
 from kdsl.runtime.cuda_driver import driver
-from kdsl.specialisation import Specialisation, compiler, target_for, target_of
+from kdsl.specialisation import compiler, target_for, target_of
 from kdsl.target import Target
 
 if TYPE_CHECKING:
     from kdsl.kernel import Kernel
+    from kdsl.pipeline import Compiled
 
-Choices = tuple[tuple[str, int], ...]
-
-SPACE: tuple[tuple[Choices, ...], ...] = (  # each line is one step: of its candidates the fastest stays
-    tuple((("dot rows", r), ("dot vectors", v)) for r, v in ((4, 2), (4, 3), (6, 2), (8, 2), (10, 2), (12, 2), (8, 3), (5, 4))),
-    tuple((("dot depth", n),) for n in (192, 256, 512, 768)),
-    tuple((("dot row tiles", n),) for n in (4, 8, 16, 32)),
-    tuple((("dot panels", n),) for n in (8, 16, 32, 64)),
-    tuple((("row vectors", n),) for n in (1, 2, 8)),
-)
-DEFAULT: Choices = (("default", 1),)  # no schedule asks for it
 SECONDS = 45.0  # after which no candidate is begun
 TURNS = 5  # a candidate's time is its best of so many, in turns with the best so far
 GAIN = 0.98  # of the best time so far: less is noise
@@ -45,82 +39,181 @@ GAIN = 0.98  # of the best time so far: less is noise
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found. Times are milliseconds of one call; `tried` counts the candidates that ran."""
+    """What tuning found. Times are milliseconds of one call; `tried` counts the candidates that ran. A pullback's choices are
+    the forward's, its times the sums of both halves; `backward` has the other half by itself."""
 
     choices: Choices
     before: float
     after: float
     tried: int
+    backward: Tuned | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One program: how it is compiled for a target, what it runs on, what it is kept under."""
+
+    compiled: Callable[[Target], Compiled]
+    tensors: Sequence[Any]
+    sizes: Mapping[str, int]
+    key: tuple[Any, ...]  # function, strides, what is made of it
+    target: Target
 
 
 @entry_point
-def tune(f: Kernel, /, *args: Any, **kwargs: Any) -> Tuned:
+def tune(f: Kernel | Vjp | Pullback, /, *args: Any, **kwargs: Any) -> Tuned:
     """Find the fastest schedules of a kernel for arguments like these, and use them from now on.
 
+    `kd.tune(f.vjp, *args, *cotangents)` and `kd.tune(f.pullback, *args)` do the same for its derivatives.
     Example: `kd.tune(softmax, x)`
     """
-    call = f.read(args, kwargs)
-    found = tuned(f, call)
+    from kdsl.gradients.arguments import split
+
+    if isinstance(f, Vjp):
+        parts = split(f.kernel, args, kwargs)
+        found = search(_of_vjp(f, parts))
+    elif isinstance(f, Pullback):
+        found = tuned_pullback(f, f.kernel.read(args, kwargs))
+    elif hasattr(f, "traced"):
+        found = tuned(f, f.read(args, kwargs))
+    else:
+        raise ArgumentError(f"{f!r} is no kernel, nor the vjp or the pullback of one")
     f.forget()
     return found
 
 
+# --- what is tuned ----------------------------------------------------------------------------------------------------------
 def tuned(f: Kernel, call: Call) -> Tuned:
-    """What tuning this call finds; kept on disk."""
-    from kdsl.choices import keep_choices
+    """What tuning this call of a kernel finds; kept on disk."""
+    traced, strides = f.traced(call), call.signature.strides
+    target = _target(f, call.signature, call.tensors)
 
-    traced = f.traced(call)
-    target = replace(target_for(target_of(f.target, call.tensors), call.signature, call.tensors), choices=())
-    tree, sizes = traced.tree, call.signature.sizes
+    def compiled(chosen: Target) -> Compiled:
+        return compiler().compile_forward(traced.function, strides, chosen)
 
-    def compiled(choices: Choices) -> Specialisation:
-        chosen = replace(target, choices=choices or DEFAULT)
-        program = compiler().compile_forward(traced.function, call.signature.strides, chosen)
-        return Specialisation(program, traced, tree, sizes, call.wrap)
+    sizes = _sizes(call.signature.sizes, call.tensors)
+    return search(Subject(compiled, call.tensors, sizes, (traced.function, strides, "forward"), target))
 
-    best, default = (), compiled(())
-    values = default.bind(call.tensors)
-    expected = [np.asarray(x) for x in default.run(call.tensors, None, values)]
-    fastest, sources, tried = default, {str(default.program.record["source"])}, 0
+
+def tuned_vjp(f: Vjp, parts: Any) -> Tuned:
+    """The same for its vjp; `parts` are the arguments taken apart."""
+    return search(_of_vjp(f, parts))
+
+
+def _of_vjp(f: Vjp, parts: Any) -> Subject:
+    from kdsl.gradients.arguments import gradient_tree
+
+    call, function = parts.call, parts.traced.function
+    strides = (*call.signature.strides, *parts.cotangents.strides)
+    _, wanted = gradient_tree(call)
+    target = _target(f.kernel, call.signature, parts.tensors)
+
+    def compiled(chosen: Target) -> Compiled:
+        return compiler().compile_vjp(function, wanted, strides, chosen)
+
+    sizes = _sizes(call.signature.sizes + parts.cotangents.sizes, parts.tensors)
+    return Subject(compiled, parts.tensors, sizes, (function, strides, ("vjp", tuple(wanted))), target)
+
+
+def tuned_pullback(f: Pullback, call: Call) -> Tuned:
+    """The same for both halves of a pullback; the cotangents are random numbers."""
+    forward, backward = _of_pullback(f, call)
+    first = search(forward)
+    second = search(backward)
+    return Tuned(first.choices, first.before + second.before, first.after + second.after, first.tried + second.tried, second)
+
+
+def _of_pullback(f: Pullback, call: Call) -> tuple[Subject, Subject]:
+    from kdsl.gradients.arguments import gradient_tree
+
+    traced, strides = f.kernel.differentiable(call), call.signature.strides
+    _, wanted = gradient_tree(call)
+    halves = compiler().Halves(traced.function, wanted)
+    target = _target(f.kernel, call.signature, call.tensors)
+    sizes = _sizes(call.signature.sizes, call.tensors)
+
+    def half(which: str, own: Sequence[Any]) -> Callable[[Target], Compiled]:
+        return lambda chosen: compiler().compile_half(halves, which, own, chosen)
+
+    def subject(which: str, own: Sequence[Any], tensors: Sequence[Any]) -> Subject:
+        key = traced.function, own, (which, halves.wanted, halves.cut)
+        return Subject(half(which, own), tensors, sizes, key, target)
+
+    forward = subject("forward", strides, call.tensors)
+    flat = forward.compiled(replace(target, choices=DEFAULT)).run(call.tensors, None, sizes)
+    count = len(traced.function.results)
+    results = [x for x, v in zip(flat, traced.function.results) if v.dtype.is_floating]
+    random = np.random.default_rng(0)
+    cotangents = [_alike(random.standard_normal(x.shape).astype(x.dtype), x) for x in results]
+    own = (*(strides[i] for i in halves.needed), *(None,) * (halves.residuals + len(cotangents)))
+    tensors = [*(call.tensors[i] for i in halves.needed), *flat[count:], *cotangents]
+    return forward, subject("backward", own, tensors)
+
+
+def _alike(x: Any, like: Any) -> Any:
+    """An array where another one lies."""
+    return put(x, like.device, like.stream) if isinstance(like, DeviceTensor) else x
+
+
+def _target(f: Any, signature: Any, tensors: Sequence[Any]) -> Target:
+    return replace(target_for(target_of(f.target, tensors), signature, tensors), choices=())
+
+
+def _sizes(sources: Any, tensors: Sequence[Any]) -> dict[str, int]:
+    from kdsl.specialisation import sizes_of
+
+    return sizes_of(sources, tensors)
+
+
+# --- the search -------------------------------------------------------------------------------------------------------------
+def search(subject: Subject) -> Tuned:
+    """The fastest choices for one program, kept on disk."""
+    target = subject.target
+    default = subject.compiled(replace(target, choices=DEFAULT))
+    expected = [_host(x) for x in default.run(subject.tensors, None, subject.sizes)]
+    best: Choices = ()
+    fastest, sources, tried = default, {str(default.record["source"])}, 0
     ends = time.perf_counter() + SECONDS
-    for step in SPACE:
+    for step in space(target):
         now, winner, winning = best, fastest, best
         for candidate in step:
-            choices = _joined(now, candidate)
-            if time.perf_counter() > ends or not _fits(choices, target):
+            choices = joined(now, candidate)
+            if time.perf_counter() > ends or not fits(choices, target):
                 continue
-            other = compiled(choices)
-            source = str(other.program.record["source"])
-            if source in sources:
+            other = _compiled(subject, replace(target, choices=choices), sources)
+            if other is None:
                 continue
-            sources.add(source)
             tried += 1
-            _check(other.run(call.tensors, None, values), expected, choices)
-            theirs, ours = race(_runner(winner, call.tensors, values), _runner(other, call.tensors, values))
+            _check(other.run(subject.tensors, None, subject.sizes), expected, choices)
+            theirs, ours = race(_Runner(winner, subject), _Runner(other, subject))
             if ours < GAIN * theirs:
                 winner, winning = other, choices
         best, fastest = winning, winner
-    before, after = race(_runner(default, call.tensors, values), _runner(fastest, call.tensors, values))
+    before, after = race(_Runner(default, subject), _Runner(fastest, subject))
     if after >= before:
         best, after = (), before
-    keep_choices(traced.function, call.signature.strides, target, best)
+    keep_choices(*subject.key, target, best)
     return Tuned(best, before * 1e3, after * 1e3, tried)
 
 
-def _joined(a: Choices, b: Choices) -> Choices:
-    return tuple(sorted({**dict(a), **dict(b)}.items()))
-
-
-def _fits(choices: Choices, target: Target) -> bool:
-    """Whether a product's accumulators, two operands and a value beside them have registers."""
-    chosen = dict(choices)
-    rows, vectors = chosen.get("dot rows", 1), chosen.get("dot vectors", 1)
-    return target.kind != "cpu" or rows * vectors + vectors + 1 <= target.vector_registers
+def _compiled(subject: Subject, target: Target, sources: set[str]) -> Compiled | None:
+    """A candidate; None where it does not fit or is not proved right, is the same as another, or spills."""
+    try:
+        other = subject.compiled(target)
+    except KdslError:  # what verification cannot prove is not run either
+        return None
+    source = str(other.record["source"])
+    if source in sources:
+        return None
+    sources.add(source)
+    if target.kind == "cuda" and any(code.spill_bytes for code in other.assembled(target.level)):
+        return None
+    return other
 
 
 def _check(got: Sequence[Any], expected: Sequence[Any], choices: Choices) -> None:
     """A schedule may add in another order, no more."""
-    for x, want in zip(map(np.asarray, got), expected, strict=True):
+    for x, want in zip(map(_host, got), expected, strict=True):
         if want.dtype.kind not in "fV":
             good = bool((x == want).all())
         else:
@@ -134,17 +227,32 @@ def _check(got: Sequence[Any], expected: Sequence[Any], choices: Choices) -> Non
             raise VerifyError(f"the schedule {dict(choices)} computes something else than the default one", location=False)
 
 
-def _runner(found: Specialisation, tensors: Sequence[Any], sizes: Mapping[str, int]) -> Callable[[], None]:
-    def run() -> None:
-        results = found.run(tensors, None, sizes)
-        first = next((x for x in results if isinstance(x, DeviceTensor)), None)
-        if first is not None:
-            of_driver(driver().cuStreamSynchronize, first.stream)
-
-    return run
+def _host(x: Any) -> np.ndarray[Any, Any]:
+    return x.numpy() if isinstance(x, DeviceTensor) else np.asarray(x)
 
 
-def race(*runners: Callable[[], None]) -> list[float]:
+# --- times ------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Runner:
+    """Calls of a compiled program; those on a GPU are waited for once, after the last."""
+
+    program: Compiled
+    subject: Subject
+
+    def __call__(self, times: int) -> None:
+        results: Sequence[Any] = ()
+        for _ in range(times):
+            results = self.program.run(self.subject.tensors, None, self.subject.sizes)
+        for x in _on_device(results):
+            of_driver(driver().cuStreamSynchronize, x.stream)
+
+
+def _on_device(results: Sequence[Any]) -> Iterator[DeviceTensor]:
+    first = next((x for x in results if isinstance(x, DeviceTensor)), None)
+    return iter(() if first is None else (first,))
+
+
+def race(*runners: Callable[[int], None]) -> list[float]:
     """The seconds of one call of each, in turns."""
     times = [[_once(run, 1)] for run in runners]
     number = max(1, min(1000, int(2e-3 / max(1e-7, min(t[0] for t in times)))))
@@ -154,8 +262,7 @@ def race(*runners: Callable[[], None]) -> list[float]:
     return [min(t[1:]) for t in times]
 
 
-def _once(run: Callable[[], None], number: int) -> float:
+def _once(run: Callable[[int], None], number: int) -> float:
     start = time.perf_counter()
-    for _ in range(number):
-        run()
+    run(number)
     return (time.perf_counter() - start) / number

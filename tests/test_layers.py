@@ -28,10 +28,11 @@ MAY_IMPORT = {  # in reading order
     "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept"}
     | {"choices", "gpu_stages"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
-    "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"},
+    "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
+    | {"choices", "tuner"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
     | {"gradients", "choices", "tuner"},
-    "tuner": LEAVES | {"choices", "frontend", "pipeline", "runtime", "specialisation", "kernel"},
+    "tuner": LEAVES | {"choices", "frontend", "pipeline", "runtime", "specialisation", "gradients", "kernel"},
     "testing": LEAVES | {"gpu_code", "gradients", "kernel"},
     **{leaf: set() for leaf in LEAVES},
 }

@@ -31,7 +31,7 @@ from kdsl.ir.sizes import evaluate
 from kdsl.ir.tensor import Value
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_for, target_of
+from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_for, target_of, wants_tuning
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled, Halves
@@ -86,6 +86,12 @@ class Pullback(Looking):
         if found is None:
             tree, wanted = gradient_tree(call)
             halves = compiler().Halves(traced.function, wanted)
+            if wants_tuning(call.tensors):
+                from kdsl.choices import is_tuned
+                from kdsl.tuner import tuned_pullback
+
+                if not is_tuned(traced.function, signature.strides, ("forward", halves.wanted, halves.cut), chosen):
+                    tuned_pullback(self, call)
             compiled = compiler().compile_half(halves, "forward", signature.strides, chosen)
             forward = Specialisation(compiled, traced, traced.tree, signature.sizes, call.wrap)
             found = self._forward[key] = (
@@ -93,6 +99,11 @@ class Pullback(Looking):
                 Backward(self.label, signature, traced, tree, halves, call.wrap, chosen),
             )
         return found
+
+    def forget(self) -> None:
+        """Compile again at the next call: tuning has found something."""
+        self._forward.clear()
+        self._short = ShortWay()
 
     def looked_at(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None) -> list[Compiled]:
         """The forward program, then the backward one."""

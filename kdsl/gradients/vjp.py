@@ -17,7 +17,7 @@ from kdsl.gradients.arguments import Split, gradient_tree, split
 from kdsl.inspection.looking import Looking
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, target_for, target_of
+from kdsl.specialisation import ShortWay, Specialisation, compiler, target_for, target_of, wants_tuning
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
@@ -66,11 +66,22 @@ class Vjp(Looking):
         if found is None:
             tree, wanted = gradient_tree(call)
             strides = (*call.signature.strides, *parts.cotangents.strides)
+            if wants_tuning(parts.tensors):
+                from kdsl.choices import is_tuned
+                from kdsl.tuner import tuned_vjp
+
+                if not is_tuned(parts.traced.function, strides, ("vjp", tuple(wanted)), chosen):
+                    tuned_vjp(self, parts)
             compiled = compiler().compile_vjp(parts.traced.function, wanted, strides, chosen)
             sizes = call.signature.sizes + parts.cotangents.sizes
             found = Specialisation(compiled, parts.traced, tree, sizes, call.wrap)
             self._programs[key] = found
         return found
+
+    def forget(self) -> None:
+        """Compile again at the next call: tuning has found something."""
+        self._programs.clear()
+        self._short = ShortWay()
 
     def looked_at(
         self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None

@@ -134,7 +134,7 @@ class Ranges:
             return True
         if depth == 0 or not names_in(e) <= self.sizes | set(self.bounds):
             return False
-        e = _canonical(e)
+        e = self._remainders(_canonical(e))
         if isinstance(e, int) or (at_least(e, 0) and names_in(e) <= self.sizes):
             return not isinstance(e, int) or e >= 0
         if any(at_least(e - fact * times, 0) for fact in self.facts for times in self._factors(e, fact)):
@@ -145,6 +145,22 @@ class Ranges:
                 if direction:
                     return self.natural(substitute(e, {name: self.bounds[name][direction < 0]}), depth - 1)
         return self._open_atom(e, depth - 1)
+
+    def _remainders(self, e: Extent) -> Extent:
+        """What is left of x % b is known where all of x but a number is a multiple of b: loop indices go in steps."""
+        out = e
+        for monomial, factor in e.terms.items() if isinstance(e, Size) else ():
+            for atom in monomial:
+                if atom[0] != "%" or not isinstance(atom[2], int) or not isinstance(atom[1], Size):
+                    continue
+                number = atom[1].terms.get((), 0)
+                if self.is_multiple(atom[1] - number, atom[2]):
+                    others = list(monomial)
+                    others.remove(atom)
+                    scale: Extent = Size({tuple(others): factor}) if others else factor
+                    out = out - Size({monomial: factor}) + scale * (number % atom[2])
+                    break
+        return out
 
     def _factors(self, e: Size, fact: Extent) -> set[int]:
         """How many times a fact may have to be taken away from e: once, or the ratios of their terms of one sign."""

@@ -110,3 +110,14 @@ def test_what_is_proved_holds(lo, hi, tile, lo2, hi2, tile2, index, extent):
             outer = {**sizes, "i": first}
             for second in range(evaluate(lo2, outer), evaluate(hi2, outer), tile2):
                 assert 0 <= evaluate(index, {**outer, "j": second}) < evaluate(extent, sizes)
+
+
+def test_steps_of_loops_tell_remainders():
+    """Blocks of 24 rows, in them tiles of 6: (41 - i) // 6 tiles are left, and none of them reaches over the end."""
+    known = ranges(("i", 0, 36, 24), ("j", 0, minimum(4, (41 - i) // 6), 1))
+    known.add("c", 0, 5)
+    assert known.inside(i + 6 * j + c, 36)
+    assert not known.inside(i + 6 * j + c, 35)
+    odd = ranges(("i", 0, 36, 20), ("j", 0, minimum(4, (41 - i) // 6), 1))
+    odd.add("c", 0, 5)
+    assert not odd.inside(i + 6 * j + c, 36)

@@ -15,6 +15,7 @@ Read before: ir/dot_frame.py, online.py, staging.py. Read next: program.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
@@ -41,11 +42,11 @@ def schedule_gpu_chain(
     plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: ChainTiling | None = None
 ) -> list[ir.Kernel]:
     """The kernel of a strip plan, with the largest tiles that its near memory has room for."""
-    first = _Chain(plan, memory, target, tiling)
     if tiling is not None:
-        return [first.kernel()]
-    kernels = (_Chain(plan, memory, target, t).kernel() if t != first.t else first.kernel() for t in smaller(first.t))
-    return [first_that_fits(kernels, target)]
+        return [_Chain(plan, memory, target, tiling).kernel()]
+    best = _Chain(plan, memory, target, None).t
+    best = replace(best, line=target.choice("gpu chain line", best.line))
+    return [first_that_fits((_Chain(plan, memory, target, t).kernel() for t in smaller(best)), target)]
 
 
 class _Chain(ChainOperands):

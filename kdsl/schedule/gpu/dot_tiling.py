@@ -56,7 +56,8 @@ def choose_tiling(
         best = next((s for s in fitting if s[0] <= 64 and s[1] <= 64), fitting[-1])
         have = blocks * _tiles(rows, best[0]) * _tiles(columns, best[1])
         parts = max(1, min(MOST_PARTS, target.units // have, k // (8 * step)))
-    m, n = best
+    m, n = target.choice("gpu dot rows", best[0]), target.choice("gpu dot columns", best[1])
+    step, depth = target.choice("gpu dot k", step), target.choice("gpu dot depth", depth)
     while step > 16 and k <= step // 2:
         step //= 2
     return Tiling(m, n, step, _warps(m, n, per_warp, least), depth if k > step else 1, parts)

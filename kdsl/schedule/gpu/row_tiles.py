@@ -65,12 +65,13 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
     n: Extent = 1 if line is None else size[line]
     m: Extent = 1 if across is None else size[across]
     most = n if isinstance(n, int) else target.most(str(n))  # None: the line may be of any length
-    each = max(2, THREAD_BYTES // _widest(plan))
-    block = _block(plan, target, each) if kind.is_map else THREADS * each
+    each = max(2, target.choice("gpu thread bytes", THREAD_BYTES) // _widest(plan))
+    threads = target.choice("gpu row threads", THREADS)
+    block = _block(plan, target, threads, each) if kind.is_map else threads * each
     resident = len(plan.line) <= 1 and most is not None and not kind.is_map and not kind.splits_line
     before, down = 0, 1
     if upright:
-        columns = min(_cover(m), COLUMNS)
+        columns = min(_cover(m), target.choice("gpu columns", COLUMNS))
         resident = resident and _cover(most) * columns <= _most(plan, kind)
         rows = _cover(most) if resident else _part_of(most, max(1, block // columns))
         shape = (rows, columns)
@@ -120,16 +121,16 @@ def _narrowest(plan: RowPlan) -> int:
     return min(_on_line(plan), default=4)
 
 
-def _block(plan: RowPlan, target: Target, each: int) -> int:
+def _block(plan: RowPlan, target: Target, threads: int, each: int) -> int:
     """Elements of a block of a map: fewer where there would not be a block for each multiprocessor, a piece of 16 bytes for
     each thread at least."""
     total = 1
     for x in (*plan.rows, *plan.line):
         n = plan.letters.size[x]
         if not isinstance(n, int):
-            return THREADS * each
+            return threads * each
         total *= n
-    block = THREADS * each
+    block = threads * each
     while block > FEW_THREADS * max(1, each // 2) and total // block < target.units:
         block //= 2
     return block
