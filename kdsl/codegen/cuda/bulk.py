@@ -27,10 +27,10 @@ from kdsl.codegen.cuda.layout import Layout, accumulator
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES, HALVES
 from kdsl.ir import loops as ir
-from kdsl.ir.boxes import LINE, Boxes, boxes_of
+from kdsl.ir.boxes import Boxes, boxes_of
 
 ROWS = 16  # of a warp
-WIDE = 128  # columns of results beyond which two panels of a warp are on their way at a time
+WIDE = 128  # a product of more columns has a multiprocessor, and room for its results, to itself
 
 
 class Bringer:
@@ -45,6 +45,8 @@ class Bringer:
         self.maps: dict[tuple[object, ...], tuple[str, Boxes]] = {}
         for b in self.boxes.values():
             self._map(b)
+        self.slot = 0  # how many tiles of results leave in a turn: a multiple of `rooms`, each turn begins with the first
+        self.rooms = 2 if kernel.schedule["columns"] > WIDE else 1
         self.sent: dict[str, tuple[str, int, int]] = {}  # by dtype: near memory, its rows and columns
         self.depth = self.copies[0].depth
         self.bytes = sum(int(c.shape[0]) * int(c.shape[1]) * BYTES[c.near.dtype.name] for c in self.copies)
@@ -63,24 +65,26 @@ class Bringer:
         return self.maps.setdefault(b.tensor, (name, b))[0]
 
     def sends(self, s: ir.Store, layout: Layout, text: Text) -> Callable[[str], str] | None:
-        """How a store of tile leaves as boxes, each warp its rows: f16 and bf16 from the accumulators of warpgroups, whose
-        rows have 128 bytes. None where it goes the way of all others."""
+        """How a store of tile leaves as boxes, each warp its rows: f16 and bf16 from the accumulators of warpgroups, in
+        rows of 128 bytes. None where it goes the way of all others."""
         m, n = s.tile.shape if len(s.tile.shape) == 2 else (0, 0)
         boxes = boxes_of(s.view, (ROWS, n)) if s.view.memory.dtype.name in HALVES else None
-        if boxes is None or m != ROWS * self.warps or layout != accumulator(m, n, (self.warps, 1)):
+        if boxes is None or (m, n) != (ROWS * self.warps, boxes.box[-1]) or layout != accumulator(m, n, (self.warps, 1)):
             return None
         dtype = boxes.dtype.name
         near = self.names.of("sent", f"SENT_{dtype}".upper())
-        self.sent[dtype] = near, m, LINE // boxes.dtype.bytes * (2 if n > WIDE else 1)
+        slot, self.slot = self.slot, self.slot + 1
+        self.sent[dtype] = near, m, n
         walks = [e + ir.axis(0) if b > 1 else e for e, b in zip(boxes.start, boxes.box)]
         at = ", ".join(map(text, [*walks[:-1], boxes.start[-1] + ir.axis(1)]))
-        return lambda x: f"send(near({near}, 0), {self._map(boxes)}, {x}, {at})"
+        return lambda x: f"send(near({near}, {slot}), {self._map(boxes)}, {x}, {at})"
 
     def sent_records(self, start: int) -> tuple[list[str], int]:
         """The near memory through which results leave, from this byte on, and where it ends."""
         threads = 32 * self.warps
-        out = [f'{name} = Near("{d}", ({m}, {n}), 1, {start}, {threads}, boxed=True)' for d, (name, m, n) in self.sent.items()]
-        return out, start + max((m * n * BYTES[d] for d, (_, m, n) in self.sent.items()), default=0)
+        near = f"{self.rooms}, {start}, {threads}, boxed=True"
+        out = [f'{name} = Near("{d}", ({m}, {n}), {near})' for d, (name, m, n) in self.sent.items()]
+        return out, start + self.rooms * max((m * n * BYTES[d] for d, (_, m, n) in self.sent.items()), default=0)
 
     def record(self, start: int) -> str:
         """The definition of the mbarriers, which lie from this byte of near memory."""

@@ -47,6 +47,7 @@ class Layouts:
         cores = {t: half for t in dots if (half := on_tensor_cores(t, lets))}
         self.cores = {*cores}
         self.dots = sorted({tuple(t.shape) for t in dots})
+        self.panels = sorted({tuple(t.shape) for t in tiles if isinstance(t, ir.Slice) and self._of_columns(t)})
         self.patch = None if cores or not dots else 16 // max(4, *(t.dtype.bytes for t in dots))
         self.left = {t.a.name: half for t, half in cores.items() if isinstance(t.a, ir.Name)}  # Lets that are their left operands
         main = max(shapes or {()}, key=lambda s: (math.prod(s), len(s), s))
@@ -58,6 +59,11 @@ class Layouts:
         self.along = self._threads_along(main)
         self.texts: dict[Layout, str] = {}
         self.definitions: dict[tuple[str, ir.TileShape, Layout], tuple[str, str]] = {}
+
+    def _of_columns(self, t: ir.Slice) -> bool:
+        """Whether this is a part of the columns of what a product adds up, which every warp has whole."""
+        of_product = tuple(t.tile.shape) in self.dots and self.warps[1] == 1
+        return of_product and t.shape[0] == t.tile.shape[0] and t.shape[1] % 8 == 0
 
     def _threads_along(self, shape: ir.TileShape) -> tuple[int, ...]:
         """Threads along each axis: across the last one a warp's row, then down the rows; what is left goes across again."""
@@ -80,7 +86,7 @@ class Layouts:
         """The layout that a tile of this shape has by default."""
         if any(n & (n - 1) for n in shape):
             raise Unsupported(f"a tile of shape {shape}: extents of CUDA tiles are powers of two")
-        for whole in self.dots:
+        for whole in (*self.dots, *self.panels):
             if len(shape) == 2 and all(a in (1, b) for a, b in zip(shape, whole)):
                 layout, text = accumulator(*whole, self.warps), f"accumulator({whole[0]}, {whole[1]}, {self.warps})"
                 if self.patch:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import linecache
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
-from kdsl.codegen.cuda.addresses import factor, group, stays_above_zero
+from kdsl.codegen.cuda.addresses import factor, group, stays_above_zero, walk
 from kdsl.codegen.cuda.barriers import Access, Item, Loop, Path, place_barriers
 from kdsl.codegen.cuda.bulk import Bringer
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
@@ -363,9 +363,22 @@ def _shared(kernel: ir.Kernel) -> set[str]:
     A single store writes each element from one thread, whatever loops are around it."""
     stores = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Store)]
     loaded = {s.name for s in ir.walk(kernel.body) if isinstance(s, ir.Let) and not isinstance(s.tile, ir.Scalar)}
-    counts = Counter(_root(s.view.memory) for s in stores)
+    places = {p.index for p in ir.grid(kernel)} | set(kernel.sizes)
+    pairs = [(a, b) for a, b in combinations(stores, 2) if _root(a.view.memory) == _root(b.view.memory)]
+    met = {_root(a.view.memory) for a, b in pairs if not _apart(a, b, places)}
     scattered = {_root(s.view.memory) for s in stores if any(names_in(e) & loaded for e in s.view.index)}
-    return {_root(m) for m in _read_memories(kernel)} | {name for name, n in counts.items() if n > 1} | scattered
+    return {_root(m) for m in _read_memories(kernel)} | met | scattered
+
+
+def _apart(a: ir.Store, b: ir.Store, fixed: set[str]) -> bool:
+    """Whether two stores of a block never meet: along an axis, where `fixed` names alone say where, one ends before the other."""
+    for x, y in zip(a.view.index, b.view.index):
+        steps = walk(x)
+        if a.view.memory is b.view.memory and steps is not None and len(steps[0]) == 1 and names_in(steps[1]) <= fixed:
+            ((axis, step),) = steps[0].items()
+            if step == 1 and isinstance(x - y, int) and abs(x - y) >= max(a.tile.shape[axis], b.tile.shape[axis]):
+                return True
+    return False
 
 
 def _root(memory: ir.Memory) -> str:

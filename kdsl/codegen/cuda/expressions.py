@@ -167,6 +167,8 @@ class Expressions:
             return f"turn({self.tile(t, layout)}, {inner})", CALL
         if isinstance(t, ir.Slice):
             inner = self.layout(t.tile)
+            if inner.part_at(t.start, layout) is not None:
+                return f"piece({self.tile(t, layout)}, {self.show(t.tile, inner)}, {', '.join(map(str, t.start))})", CALL
             return self.exchange(t, self.show(t.tile, inner), inner, layout), CALL
         if isinstance(t, ir.Convert):
             return self.raw(t.tile, layout)

@@ -82,6 +82,13 @@ class Layout:
         """Whether a fold along `axis` joins what different warps hold."""
         return any(step[axis] for step in self.warp)
 
+    def part_at(self, start: Step, other: Layout) -> list[int] | None:
+        """Which registers hold the part that begins at `start`, under the other layout; None where other threads hold it."""
+        at = {o: i for i, o in enumerate(self.offsets)}
+        wanted = [tuple(map(sum, zip(o, start))) for o in other.offsets]
+        same = (self.lane, self.warp) == (other.lane, other.warp)
+        return [at[o] for o in wanted] if same and all(o in at for o in wanted) else None
+
     def converts_freely(self, other: Layout) -> bool:
         """Whether each thread already holds what it holds under the other layout."""
         return (self.lane, self.warp) == (other.lane, other.warp) and set(self.offsets) >= set(other.offsets)

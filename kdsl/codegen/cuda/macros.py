@@ -243,6 +243,17 @@ def convert(w: Writer, sig: Any, tile: V, x: V) -> V:
     return w.pack(values)
 
 
+@macro(lambda tile, x, *start: TileType(tile.spec), literals=True)
+def piece(w: Writer, sig: Any, tile: V, x: V, *start: V) -> V:
+    """The part of a tile that begins at `start`: some of its registers."""
+    have, out = sig.args[1].spec, sig.return_type.spec
+    which = have.layout.part_at(tuple(map(literal, sig.args[2:])), out.layout)
+    if which is None:
+        raise TypeError(f"{out} of {have} must go through near memory")
+    registers = w.registers(x)
+    return w.pack([registers[i] for i in which])
+
+
 @macro(lambda tile, x: TileType(tile.spec))
 def turn(w: Writer, sig: Any, tile: V, x: V) -> V:
     """The tile with its axes in another order: the same registers."""
@@ -286,6 +297,7 @@ MACROS = {
     **{name: _function(name) for name in CALLS},
     **{dtype if dtype != "bool" else "boolean": _cast(dtype, "cast") for dtype in BYTES if dtype not in HALVES},
     **{f"bits_{dtype}": _cast(dtype, "bitcast") for dtype in BYTES if dtype not in (*HALVES, "bool")},
-    "full": full, "expand": expand, "index": index, "convert": convert, "turn": turn, "uniform": uniform, "holds": holds,
+    "full": full, "expand": expand, "index": index, "convert": convert, "turn": turn, "piece": piece,
+    "uniform": uniform, "holds": holds,
     "block": block, "blocks": blocks, "size": size, "smaller": _choice("smaller", "<"), "larger": _choice("larger", ">"),
 }  # fmt: skip

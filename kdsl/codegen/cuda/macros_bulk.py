@@ -112,32 +112,27 @@ def _start(w: Writer, t: Any, v: V) -> V:
 
 @macro(lambda near, boxes, tile, *start: void)
 def send(w: Writer, sig: Any, near: V, boxes: V, tile: V, *start: V) -> None:
-    """Send a tile to a tensor, a warp its own 16 rows, in panels of 128 bytes a row that lie in near memory on the way."""
+    """Send a tile with rows of 128 bytes to a tensor, a warp its own 16 rows; it lies in near memory on the way."""
     s, have = sig.args[0].spec, sig.args[2].spec
     words = w.to_words(spread(w, sig.args[2], tile, have), s.dtype)  # four of them are 16 rows of 16 columns
     lane, warp = w.and_(w.thread(), i32(31)), w.lshr(w.thread(), i32(5))
     high, wide = w.and_(w.lshr(lane, i32(3)), i32(1)), w.lshr(lane, i32(4))  # which of four 8 x 8 this lane's row is of
     row = w.or_(w.shl(high, i32(3)), w.and_(lane, i32(7)))
-    mine = w.add(near, w.mul(warp, i32(16 * LINE)))
+    box = w.add(near, w.mul(warp, i32(16 * LINE)))
     to = [w.add(_start(w, t, v), w.shl(warp, i32(4)) if factors(t) == (1,) else i32(0)) for t, v in zip(sig.args[3:], start)]
-    each = LINE // BYTES[s.dtype]
-    axes, room = len(start), s.shape[1] // each
+    axes = len(start)
     places = ", ".join(f"${i + 3}" for i in range(axes))
     tensor = f"cp.async.bulk.tensor.{axes}d.global.shared::cta.tile.bulk_group [$1, {{{places}}}], [$2];"
-    for panel in range(have.shape[1] // each):
-        box = w.add(mine, i32(panel % room * s.shape[0] * LINE))
-        _by_one_lane(w, f"cp.async.bulk.wait_group.read {room - 1};", [], "")  # the panel that was here has left
-        w.plain("bar.warp.sync -1;")
-        for four in range(each // 16):
-            piece = w.xor(w.or_(i32(2 * four), wide), w.and_(lane, i32(7)))
-            at = w.add(box, w.add(w.mul(row, i32(LINE)), w.shl(piece, i32(4))))
-            first = 4 * (panel * each // 16 + four)
-            text = "stmatrix.sync.aligned.m8n8.x4.shared.b16 [$0], {$1, $2, $3, $4};"
-            w.asm(text, [], [at, *words[first : first + 4]], "r,r,r,r,r", True)
-        w.plain("fence.proxy.async.shared::cta;")
-        w.plain("bar.warp.sync -1;")
-        at = [w.add(to[-1], i32(panel * each)), *reversed(to[:-1])]
-        _by_one_lane(w, f"{tensor} @one cp.async.bulk.commit_group;", [boxes, box, *at], "lr" + "r" * axes)
+    _by_one_lane(w, f"cp.async.bulk.wait_group.read {s.depth - 1};", [], "")  # the tile that was here has left
+    w.plain("bar.warp.sync -1;")
+    for four in range(have.shape[1] // 16):
+        piece = w.xor(w.or_(i32(2 * four), wide), w.and_(lane, i32(7)))
+        at = w.add(box, w.add(w.mul(row, i32(LINE)), w.shl(piece, i32(4))))
+        text = "stmatrix.sync.aligned.m8n8.x4.shared.b16 [$0], {$1, $2, $3, $4};"
+        w.asm(text, [], [at, *words[4 * four : 4 * four + 4]], "r,r,r,r,r", True)
+    w.plain("fence.proxy.async.shared::cta;")
+    w.plain("bar.warp.sync -1;")
+    _by_one_lane(w, f"{tensor} @one cp.async.bulk.commit_group;", [boxes, box, *reversed(to)], "lr" + "r" * axes)
 
 
 @macro(lambda: void)

@@ -38,6 +38,8 @@ from kdsl.schedule.packing import row_major
 from kdsl.schedule.register_tile import whole
 from kdsl.target import Target
 
+PANEL = 64  # columns of warpgroups' results that leave together
+
 
 def schedule_gpu_dots(
     plan: DotPlan, memory: Callable[[Value], Memory], target: Target, tiling: Any = None
@@ -185,9 +187,19 @@ class _Product:
         return [a.near, b.near, *body], held[0]
 
     def finish(self, total: ir.Tile) -> list[ir.Statement]:
-        """Maps on a finished tile, and the stores of the outputs."""
+        """Maps on a finished tile, and the stores of the outputs; of warpgroups 64 columns after 64, which leave together and
+        need few registers beside the accumulator."""
+        if self.t.bringing and self.product.column is not None and isinstance(total, ir.Name):
+            return [s for first in range(0, self.t.columns, PANEL) for s in self._panel(total, first)]
         place = Place(self.at(ir.axis(0), ir.axis(1)), (self.t.rows, self.t.columns), self.checked())
         known = Known({self.product.equation.result: total})
+        return finished(self.values, self.plan, self.memory, place, known, self.plan.outputs)
+
+    def _panel(self, total: ir.Tile, first: int) -> list[ir.Statement]:
+        """The same of PANEL columns."""
+        shape = self.t.rows, PANEL
+        place = Place(self.at(ir.axis(0), first + ir.axis(1)), shape, self.checked())
+        known = Known({self.product.equation.result: ir.Slice(total, (0, first), shape)})
         return finished(self.values, self.plan, self.memory, place, known, self.plan.outputs)
 
     # --- the nest ------------------------------------------------------------------------------------------------------

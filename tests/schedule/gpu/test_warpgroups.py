@@ -113,7 +113,7 @@ def test_two_results_leave(monkeypatch):
 
     f = kd.kernel(both, target="emulator:sm_90a")
     source = f.source(x, w, target="cuda:sm_90a")
-    assert source.count("def ") == 1 and source.count("send(") == 2 and source.count(" store(") == 1
+    assert source.count("def ") == 1 and source.count("send(") == 4 and source.count(" store(") == 2
     y, positive, wide = f(x, w)
     assert_close(y, (x.astype("f4") @ w.astype("f4")).astype(x.dtype), operations=4096)
     np.testing.assert_array_equal(positive, np.maximum(y, 0))
@@ -176,7 +176,7 @@ def test_instructions():
     columns leave a warp in four boxes; no thread loads or stores."""
     f = kd.kernel(lambda x, y: x @ y)
     code = gpu_code(f, kd.bf16[4096, 4096], kd.bf16[4096, 4096], arch="sm_90a")
-    assert code.spill_bytes == 0 and code.registers <= 224 and code.near_bytes <= 227 * 1024
+    assert code.spill_bytes == 0 and code.registers <= 168 and code.near_bytes <= 227 * 1024
     (kernel,) = code.kernels
     assert kernel.threads == 32 * 9
     copy = "cp.async.bulk.tensor.2d"
