@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kdsl.errors import KdslError
 from kdsl.runtime.arrays import Array
 from kdsl.runtime.cuda_arrays import WIDEST, DeviceTensor, new
 from kdsl.runtime.cuda_call import GpuExecutable, meet
@@ -122,7 +123,7 @@ class ShortCall:
                 if x.ndim:
                     return None
                 key.append(x.dtype)
-            elif kind in _COMPARED or (tensor := self._view(x)) is None:
+            elif kind in _COMPARED or (tensor := self._viewed(x)) is None:
                 key.append(kind)
             elif type(tensor) is DeviceTensor:
                 flat[i], there = tensor, True
@@ -132,6 +133,13 @@ class ShortCall:
         if keywords:
             key.append(tuple(keywords))
         return (flat, tuple(key)) if there else None
+
+    def _viewed(self, x: Any) -> Any:
+        """An array of another library as a tensor; NotImplemented where kernels do not take it: the long way says why."""
+        try:
+            return self._view(x)
+        except KdslError:
+            return NotImplemented
 
 
 class Record:
