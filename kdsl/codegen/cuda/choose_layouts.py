@@ -138,10 +138,12 @@ def widest(kernel: ir.Kernel) -> int:
     views = [(t.view, tuple(t.shape)) for t in all_tiles(kernel) if isinstance(t, ir.Load)]
     views += [(s.view, tuple(s.tile.shape)) for s in ir.walk(kernel.body) if isinstance(s, ir.Store)]
     aligned = kernel.schedule.get("aligned", ())
+    views = [(v, shape) for v, shape in views if not isinstance(v.memory, ir.Near)]
+    most = max((math.prod(shape) for _, shape in views), default=0)  # what is small beside the largest tile does not count
     runs = [
         run_length(v.memory, v.memory.strides, v, shape, steps, aligned)
         for v, shape in views
-        if not isinstance(v.memory, ir.Near)
+        if math.prod(shape) == most
     ]
     return max((max(r.sure, r.hoped) for r in runs), default=16)
 

@@ -213,14 +213,16 @@ class Nest(Tiles):
         return ir.Store(view, spread_to(tile, self.shape_at(view, tile)), self.made[v].location)
 
     # --- the end --------------------------------------------------------------------------------------------------------
-    def kernel(self, thread_elements: int = THREAD_ELEMENTS, down: int = 1) -> ir.Kernel:
-        """The finished nest; `down`: rows that a thread has below one another."""
+    def kernel(
+        self, thread_elements: int = THREAD_ELEMENTS, down: int = 1, most: tuple[int, int] | None = None
+    ) -> ir.Kernel:
+        """The finished nest; `down`: rows that a thread has below one another; `most`: the largest part of the tile in use."""
         if not self.grid:
             self.parallel("block", 0, 1)
         body = tuple(self.levels[0].body)
         for loop in reversed(self.grid):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        schedule: dict[str, Any] = {"warps": (warps_for(self.shape, thread_elements), 1), "tile": self.shape}
+        schedule: dict[str, Any] = {"warps": (warps_for(most or self.shape, thread_elements), 1), "tile": self.shape}
         if down > 1:
             schedule["down"] = down
         if self.shift:

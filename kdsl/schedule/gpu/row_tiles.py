@@ -10,6 +10,7 @@ Read before: ir/frame.py. Read next: row_kind.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ FEW_THREADS = 128  # with few blocks
 REGISTERS = 96  # of a thread, for what is live of a line
 MOST_LINE = 8 * 1024, 16 * 1024  # the longer one with a single value between: 1024 threads have few registers
 COLUMNS = 64  # along the lanes of a tile whose line lies across
+LEAST_COLUMNS = 16
+FEW_PARTS = 64  # of a line that every thread folds by itself
 WIDE = 128  # of the line of a block that folds rows
 LONG_ENOUGH = 512  # of a tile of one row that begins before it
 MOST_PIECE = 8  # elements
@@ -37,7 +40,7 @@ SQUARE = 4  # side of the square of elements that a thread has of it: either way
 class RowTile:
     """`axes`: along which tile axis a letter lies; `resident`: the tile holds the whole line; `piece`: elements of the pieces of
     16 bytes at which tiles of a row begin although rows begin anywhere (1: they begin with the row); `down`: rows that a
-    thread has below one another."""
+    thread has below one another; `most`: the largest part of the tile that some value has."""
 
     axes: Mapping[Letter, int]
     shape: tuple[int, int]
@@ -45,6 +48,7 @@ class RowTile:
     thread_elements: int
     piece: int = 1
     down: int = 1
+    most: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,12 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
     block = _block(plan, target, threads, each) if kind.is_map else threads * each
     resident = len(plan.line) <= 1 and most is not None and not kind.is_map and not kind.splits_line
     before, down = 0, 1
+    apart = False
     if upright:
-        columns = min(_cover(m), target.choice("gpu columns", COLUMNS))
-        resident = resident and _cover(most) * columns <= _most(plan, kind)
+        columns = _columns(plan, target, target.choice("gpu columns", COLUMNS), block // min(block, _cover(most)))
+        apart = resident and _cover(most) <= FEW_PARTS and _are_apart(plan)
+        columns = min(_cover(m), block) if apart else columns
+        resident = resident and (apart or _cover(most) * columns <= _most(plan, kind))
         rows = _cover(most) if resident else _part_of(most, max(1, block // columns))
         shape = (rows, columns)
     else:
@@ -92,7 +99,27 @@ def row_tile(plan: RowPlan, kind: Kind, target: Target) -> RowTile:
             before = 0
     axes = {x: a for x, a in ((line, 0 if upright else 1), (across, 1 if upright else 0)) if x is not None}
     each = down * down if down > 1 else min(each, max(1, block // FEW_THREADS))
-    return RowTile(axes, shape, resident, each, before + 1, down)
+    return RowTile(axes, shape, resident, each, before + 1, down, (1, shape[1]) if apart else shape)
+
+
+def _columns(plan: RowPlan, target: Target, wanted: int, room: int) -> int:
+    """Columns of a tile whose line lies across: more where the line is short, fewer where there would not be a block for each
+    multiprocessor."""
+    size = plan.letters.size
+    columns = min(_cover(size[plan.rows[-1]]), max(wanted, room))
+    extents = [size[x] for x in plan.rows if x not in plan.reduced]
+    if all(isinstance(n, int) for n in extents):
+        total = math.prod(n for n in extents if isinstance(n, int))
+        while columns > LEAST_COLUMNS and total < target.units * columns:
+            columns //= 2
+    return columns
+
+
+def _are_apart(plan: RowPlan) -> bool:
+    """Has no array or value both the line and the rows beside each other? What is folded is then the same for a whole tile."""
+    both = {plan.line[-1], plan.rows[-1]}
+    every = (*plan.letters.uses.values(), *plan.letters.values.values())
+    return not any(both <= set(flat(axes)) for axes in every)
 
 
 def _odd_by(plan: RowPlan, kind: Kind, n: Extent, target: Target) -> int:

@@ -57,7 +57,7 @@ class _Rows(RowKind):
                 t.emit(t.store(v, spread_to(t.value(v), t.shape)))
         else:
             self.passes([], [])
-        return t.kernel(self.tiling.thread_elements, self.tiling.down)
+        return t.kernel(self.tiling.thread_elements, self.tiling.down, self.tiling.most)
 
     def begin_at_pieces(self) -> None:
         """The tiles of a row begin so far before it that they lie in whole pieces of 16 bytes of an array with the same rows."""
@@ -175,7 +175,7 @@ class _Rows(RowKind):
         last = passes - 1
         for k in range(passes):
             now = [e for e in self.line_folds if e not in p.partial and self.pass_of(e) == k]
-            folds = [RowFold(LineFold(e), p.line, t.shape) for e in now]
+            folds = [RowFold(LineFold(e), p.line, self.shape_of_fold(e)) for e in now]
             mine = [
                 i for i, f in enumerate(carried)
                 if (f.equation in self.line_folds and k == self.pass_of(f.equation))
@@ -196,6 +196,12 @@ class _Rows(RowKind):
             if not self.on_line(v) and t.made[v] not in p.partial:
                 t.emit(t.store(v, t.value(v)))
         return held
+
+    def shape_of_fold(self, e: Equation) -> ir.TileShape:
+        """What a fold along the line carries: where its operand is the same for all rows of the tile, that of one of them."""
+        letters = flat(self.p.letters.of(e, 0))
+        varies = {a for x, a in self.tiling.axes.items() if x in letters} | {self.line_axis}
+        return tuple(n if a in varies else 1 for a, n in enumerate(self.t.shape))
 
     def finish(self, folds: list[RowFold], ends: State) -> None:
         """Fold what lanes carried; what was summed under the lane's own maximum is brought to that of the row."""

@@ -151,3 +151,20 @@ def test_on_the_emulator():
     check_gradients(layer_norm, x, normal(1001), normal(1001))
     check(lambda x: kd.sum(x, axis=1), normal(2, 40_003))
     check(softmax, normal(3, 777, dtype="bf16"))
+
+
+def blocks(f, *types):
+    """Blocks and threads of each kernel."""
+    (program,) = f.looked_at(types, {}, "cuda:sm_80")
+    return [(k.blocks, k.threads) for k in program.kernels]
+
+
+def test_short_columns_and_few_rows_fill_a_gpu():
+    columns, rows = kd.kernel(lambda x: softmax(x.T).T), kd.kernel(softmax)
+    assert blocks(columns, kd.f32[1000, 1000])[0][0] >= 60
+    assert all(b <= 16384 and t >= 128 for b, t in blocks(kd.kernel(lambda x: kd.sum(x, axis=0)), kd.f32[16, 1 << 20]))
+    (b, t) = blocks(rows, kd.f32[3, 100_003])[-1]  # adds up the parts of a row's sum, and divides by it
+    assert b <= 3 * 64 and t == 256
+    check(softmax, normal(3, 40_003), on=INTERPRETED)
+    check(lambda x: softmax(x.T).T, normal(300, 70), on=INTERPRETED)
+    check(lambda x: kd.sum(x, axis=0), normal(3, 1003), on=INTERPRETED)
