@@ -15,8 +15,9 @@ from typing import Any
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Carried, ScanPlan, flat
+from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
-from kdsl.ir.tensor import Value
+from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Known, Memory, spread_to
 from kdsl.schedule.scan_tiles import ScanTiles
@@ -145,13 +146,20 @@ class ScanNest:
 
     def give(self, result: Value, y: Value, at: tuple, axis: int) -> None:
         """Store what a step gives."""
-        tile = self.t.here(self.t.tile(y, self.t.plain(y)))
-        place = self.stacked(at, axis, size(self.step))
+        t, place = self.t, self.stacked(at, axis, size(self.step))
         if result in self.parts:
             part, number = self.parts[result]
-            self.store(part, (number, *place), tile)
+            v = self.sum_of(y).result
+            self.store(part, (number, *place), t.here(t.tile(v, t.plain(v))))
         else:
-            self.store(result, place, tile)
+            self.store(result, place, t.here(t.tile(y, t.plain(y))))
+
+    def sum_of(self, y: Value) -> Equation:
+        """The sum, of which a block has a part, that a step gives cast."""
+        e = self.t.made[y]
+        while e.op is not Op.SUM:
+            e = self.t.made[e.values[0]]
+        return e
 
     def stacked(self, at: tuple, axis: int, step: Extent) -> tuple:
         """Where a step's slice lies in the stack."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import ScanPlan, flat
-from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, ceildiv, minimum, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.positions import Known, Memory, constant, spread_to
@@ -59,9 +58,7 @@ class ScanChunks(ScanNest):
             if made not in self.near:
                 self.near[made] = self.new_near(made.name or "kept", made, p.every)
         for e in p.partial:
-            fold = t.made[e.values[0]]
-            while fold.op is not Op.SUM:
-                fold = t.made[fold.values[0]]
+            fold = self.sum_of(e.values[0])
             if p.lane in flat(p.letters.of(fold, 0)) and p.lane not in flat(p.letters.values[fold.result]):
                 letters = flat(p.letters.of(fold, 0))
                 shape = (t.shape[0] if p.rows in letters else 1, t.shape[1])

@@ -49,9 +49,7 @@ class Finishers:
                     continue
                 plans += self.finishing([finishers.pop(v) for v in pending])
             plans.append(p)
-            if isinstance(p, (RowPlan, ScanPlan)) and p.block_count and p.partial:
-                for e, part in p.partial.items():
-                    finishers[e.result] = Equation(e.result, e.op, (part,), {"axes": (0,)}, e.location)
+            finishers.update({e.result: e for e in adding(p)})
         plans += self.finishing(list(finishers.values()))
         for number, p in enumerate(plans):
             p.name = self.name if len(plans) == 1 else f"{self.name}_{number}"
@@ -85,7 +83,11 @@ class Finishers:
         alike: dict[tuple, list[Equation]] = {}
         for e in equations:
             alike.setdefault((e.values[0].shape, e.attributes["axes"]), []).append(e)
-        return [replace(self.side_by_side(group), kind="finisher") for group in alike.values()]
+        plans: list[Plan] = []
+        for group in alike.values():
+            plans.append(replace(self.side_by_side(group), kind="finisher"))
+            plans += self.finishing(adding(plans[-1]))  # so many parts that they are added in parts
+        return plans
 
     def side_by_side(self, equations: list[Equation]) -> Plan:
         """One kernel for equations of equal shapes that have nothing in common."""
@@ -100,3 +102,10 @@ class Finishers:
             for a, b in zip(hard.uses[like, 0], hard.uses[e, 0], strict=True):
                 hard.union.tie(a, b)
         return hard
+
+
+def adding(p: Plan) -> list[Equation]:
+    """The sums of the parts that a plan leaves."""
+    if not isinstance(p, (RowPlan, ScanPlan)) or not p.block_count:
+        return []
+    return [Equation(e.result, e.op, (part,), {"axes": (0,)}, e.location) for e, part in p.partial.items()]

@@ -28,7 +28,7 @@ from kdsl.transforms.scan_steps import Written, is_turned, write_steps
 from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
-MOST_TOGETHER, FEWEST_BLOCKS = 8, 32  # tiles that a block takes one after the other; blocks that there shall be
+MOST_TOGETHER, FEWEST_BLOCKS = 8, 8  # tiles that a block takes one after the other; blocks that there shall be
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
 GPU_LANES = 32  # one warp: side by side with many others, each waits for its own memory
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
@@ -134,10 +134,20 @@ def _letters(w: Written, contiguous: Callable[[Value], bool]) -> _Loops:
         for v in e.values:
             readers[v] = readers.get(v, 0) + 1
     for y, _ in w.ys.values():
-        e = made[made[y].values[0]] if made[y].values[0] in made else made[y]
-        if e.op is Op.SUM and readers[e.result] == 1:
+        e = given_sum(y, made, readers)
+        if e is not None:
             loops.sums[y] = e
     return loops
+
+
+def given_sum(y: Value, made: dict[Value, Equation], readers: dict[Value, int]) -> Equation | None:
+    """The sum that a step gives, which nothing else reads; a cast of it is done when all of it is added up."""
+    e, casts = made[y], 0
+    while e.op in (Op.BARRIER, Op.CAST) and e.values[0] in made and readers[e.values[0]] == 1:
+        casts += e.op is Op.CAST
+        e = made[e.values[0]]
+    floating = e.result.dtype.is_floating and y.dtype.is_floating
+    return e if e.op is Op.SUM and (casts == 0 or (casts == 1 and floating)) else None
 
 
 def _side_by_side(loops: _Loops) -> set[Letter]:

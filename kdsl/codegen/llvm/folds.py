@@ -7,7 +7,7 @@ Read before: tiles.py. Read next: kernel.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdsl.codegen.llvm.memory import STORED, Position, root, strides
 from kdsl.codegen.llvm.operations import apply
@@ -38,23 +38,38 @@ class Folds(Tiles):
         if n == 0:
             return self.constant(identity(Op(tile.monoid), dtype), dtype)
         if axis != len(at) - 1 or n == 1:
-            parts = [self.element(inner, (*at[:axis], i, *at[axis + 1 :]), lane, width) for i in range(n)]
+            parts = (self.element(inner, (*at[:axis], i, *at[axis + 1 :]), lane, width) for i in range(n))
             return self.tree(tile.monoid, parts, dtype)
         step = self.width_of(inner.shape)
         if lane >= 0:  # lanes along another axis: one element of the folded axis after the other
-            return self.tree(tile.monoid, [self.element(inner, (*at[:-1], i), lane, width) for i in range(n)], dtype)
+            return self.tree(tile.monoid, (self.element(inner, (*at[:-1], i), lane, width) for i in range(n)), dtype)
         parts = [self.splat(self.element(inner, (*at[:-1], i), axis, step), step) for i in range(0, n, step)]
         if n % step:
             exists = self.integers([int(i < n % step) for i in range(step)], "i1")
             parts[-1] = self.select(exists, parts[-1], self.splat(self.neutral(tile.monoid, dtype), step))
         return self.across(tile.monoid, self.tree(tile.monoid, parts, dtype), dtype)
 
-    def tree(self, monoid: str, parts: list[Value], dtype: DType) -> Value:
-        """Neighbours pairwise."""
-        while len(parts) > 1:
-            pairs = [self.combine(monoid, a, b, dtype) for a, b in zip(parts[::2], parts[1::2], strict=False)]
-            parts = pairs + ([parts[-1]] if len(parts) % 2 else [])
-        return parts[0]
+    def tree(self, monoid: str, parts: Iterable[Value], dtype: DType) -> Value:
+        """Neighbours pairwise, each pair as soon as it is there: few values wait for others."""
+        waiting: list[tuple[int, Value]] = []  # how many parts, their combination
+        for part in parts:
+            self.add_part(monoid, waiting, part, dtype)
+        return self.whole_tree(monoid, waiting, dtype)
+
+    def add_part(self, monoid: str, waiting: list[tuple[int, Value]], part: Value, dtype: DType) -> None:
+        """One part more."""
+        count, value = 1, part
+        while waiting and waiting[-1][0] == count:
+            value = self.combine(monoid, waiting.pop()[1], value, dtype)
+            count *= 2
+        waiting.append((count, value))
+
+    def whole_tree(self, monoid: str, waiting: list[tuple[int, Value]], dtype: DType) -> Value:
+        """All parts combined."""
+        value = waiting[-1][1]
+        for _, before in reversed(waiting[:-1]):
+            value = self.combine(monoid, before, value, dtype)
+        return value
 
     def across(self, monoid: str, v: Value, dtype: DType) -> Value:
         """All lanes into one, by halves."""

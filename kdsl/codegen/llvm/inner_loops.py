@@ -96,7 +96,7 @@ class InnerLoops(Folds):
             if t in seen:  # tiles share what they are computed from
                 continue
             seen.add(t)
-            bound = self.named[t.name] if isinstance(t, ir.Name) else None
+            bound = self.named.get(t.name) if isinstance(t, ir.Name) else None
             if isinstance(t, ir.Load) and root(t.view.memory) is memory:
                 if not (t.view.memory is view.memory and t.view.index == view.index and t.shape == shape):
                     return False

@@ -13,11 +13,12 @@ Read before: tiles.py, folds.py. Read next: module.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from kdsl.codegen.llvm.inner_loops import MOST, InnerLoops
+from kdsl.codegen.llvm.inner_loops import MOST
 from kdsl.codegen.llvm.memory import STORED, Plan, root
 from kdsl.codegen.llvm.tiles import Owner, Stored, memories
+from kdsl.codegen.llvm.together import Together
 from kdsl.codegen.llvm.writer import TYPES, Frame, Value
 from kdsl.ir import loops as ir
 from kdsl.ir.loops import Memory, Statement, walk
@@ -42,7 +43,7 @@ def writes(body: Iterable[Statement]) -> set[Memory]:
     return out
 
 
-class Emitter(InnerLoops):
+class Emitter(Together):
     """Writes one kernel."""
 
     def __init__(self, kernel: ir.Kernel, target: Target, declarations: set[str]) -> None:
@@ -56,7 +57,7 @@ class Emitter(InnerLoops):
         self.named: dict[str, Owner | Stored] = {}
         self.pending: dict[Memory, list[Owner]] = {}
         self.owner = Owner(None, 0)
-        self.counts: list[Value] = []
+        self.owners, self.early = {}, {}
 
     # --- the function ---------------------------------------------------------------------------------------------------
     def text(self, name: str) -> str:
@@ -109,10 +110,21 @@ class Emitter(InnerLoops):
         self.names[index] = value
 
     # --- statements -----------------------------------------------------------------------------------------------------
-    def statements(self, body: Iterable[Statement]) -> None:
+    def statements(self, body: Sequence[Statement], carries: Sequence[ir.Carry] = ()) -> None:
+        """The statements of a loop's body; what its carries are next, where that comes out on the way."""
+        for i, s in enumerate(body):
+            if isinstance(s, (ir.Let, ir.Put, ir.Store)) and (i == 0 or isinstance(body[i - 1], (ir.If, ir.Stream, ir.Near))):
+                left = self.together(body[i:], carries)
+                if left is not None:
+                    self.one_by_one(left)
+                    return
+            self.one_by_one((s,))
+
+    def one_by_one(self, body: Iterable[Statement]) -> None:
         for s in body:
             self.force(writes((s,)) if not isinstance(s, ir.Parallel) else set())
-            self.owner, self.place = Owner(None, self.depth), self.depth
+            owner = self.owners.get(s) if isinstance(s, (ir.Put, ir.Store)) else None
+            self.owner, self.place = owner or Owner(None, self.depth), self.depth
             getattr(self, f"do_{type(s).__name__}")(s)
 
     def force(self, touched: set[Memory]) -> None:
@@ -225,7 +237,7 @@ class Emitter(InnerLoops):
         if count == 1:
             self.bind(s.index, s.lo, lo)
             self.named.update({c.name: v for c, v in zip(s.carries, first, strict=True)})
-            self.statements(s.body)
+            self.statements(s.body, s.carries)
             self.named.update({c.name: v for c, v in zip(s.carries, self.next_of(s), strict=True)})
             return
 
@@ -235,7 +247,7 @@ class Emitter(InnerLoops):
             for c, initial in zip(s.carries, first, strict=True):
                 stored = self.named[c.name] = Stored(initial.shape, initial.width, initial.type)
                 stored.values = {key: next(at) for key in initial.values}
-            self.statements(s.body)
+            self.statements(s.body, s.carries)
             return [v for stored in self.next_of(s) for v in stored.values.values()]
 
         initial = [v for all_of in first for v in all_of.values.values()]
@@ -255,8 +267,11 @@ class Emitter(InnerLoops):
 
     def next_of(self, s: ir.Stream) -> list[Stored]:
         """The carries' next tiles, all from the old ones."""
-        self.owner, self.place = Owner(None, self.depth), self.depth
-        return [self.stored(c.next) for c in s.carries]
+        out = []
+        for c in s.carries:
+            self.owner, self.place = self.owners.get(c) or Owner(None, self.depth), self.depth
+            out.append(self.early.pop(c, None) or self.stored(c.next))
+        return out
 
     def drop_pending(self) -> None:
         """Forget the Lets of a body that has ended."""
