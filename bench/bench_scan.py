@@ -100,3 +100,59 @@ def test_cost_grows_with_length(race, array):
             selective_scan(*short)
 
     race("one scan of 65536 steps, or 64 of 1024", lambda: selective_scan(*long), {"64 of 1024": many}, 0.8, rounds=5)
+
+
+@kd.kernel
+def running_sum(x):
+    return kd.cumulative_sum(x)
+
+
+@kd.kernel
+def average(x):
+    return kd.scan(lambda h, v: (0.9 * h + 0.1 * v,) * 2, kd.zeros(()), x)[1]
+
+
+def average_by_jax(jax):
+    def combine(earlier, later):
+        return earlier[0] * later[0], earlier[1] * later[0] + later[1]
+
+    return lambda x: jax.lax.associative_scan(combine, (jax.numpy.full_like(x, 0.9), 0.1 * x))[1]
+
+
+def average_by_torch(torch, x):
+    h, out = torch.zeros(()), []
+    for v in x.unbind():
+        h = 0.9 * h + 0.1 * v
+        out.append(h)
+    return torch.stack(out)
+
+
+def test_one_long_running_sum(race, torch, array):
+    jax = pytest.importorskip("jax")
+    x = array(1 << 20)
+    tensor, given, scan = torch.from_numpy(x), jax.numpy.asarray(x), jax.jit(lambda x: jax.lax.associative_scan(jax.numpy.add, x))
+    close(running_sum(x), np.cumsum(x, dtype="f8"))
+    close(scan(given), np.cumsum(x, dtype="f8"))
+    others = {
+        "torch.cumsum": lambda: torch.cumsum(tensor, 0),
+        "numpy.cumsum": lambda: np.cumsum(x),
+        "jax.lax.associative_scan": lambda: scan(given).block_until_ready(),
+    }
+    race("a running sum of 1,048,576", lambda: running_sum(x), others, 1, rounds=9)
+
+
+def test_one_long_moving_average(race, array):
+    jax = pytest.importorskip("jax")
+    x = array(1 << 20)
+    given, scan = jax.numpy.asarray(x), jax.jit(average_by_jax(jax))
+    close(average(x), scan(given))
+    others = {"jax.lax.associative_scan": lambda: scan(given).block_until_ready()}
+    race("a moving average of 1,048,576", lambda: average(x), others, 5, rounds=9)
+
+
+def test_a_moving_average(race, torch, array):
+    x = array(1 << 14)
+    tensor = torch.from_numpy(x)
+    close(average(x), average_by_torch(torch, tensor))
+    others = {"a torch loop over time": lambda: average_by_torch(torch, tensor)}
+    race("a moving average of 16,384", lambda: average(x), others, 1000, rounds=3)

@@ -143,7 +143,7 @@ class Summaries:
         s, kinds = self.s, self.kinds
         inner = Builder(s.equation.location)
         side, given = side_by_side(inner, s, self.count, [])
-        side.run(e for e in s.step.equations if not kinds.of(e.result))
+        side.run(e for e in kinds.step.equations if not kinds.of(e.result))
         carries: list[Value] = []
         results: list[Value] = []
         begins: list[Value] = []
@@ -193,13 +193,13 @@ class Summaries:
         for p, v in own.items():
             side.parameter(p, v, False)
         varying = set(self.s.step.parameters) - set(own)
-        for e in self.s.step.equations:
+        for e in self.kinds.step.equations:
             if any(v in varying for v in e.values):
                 varying.add(e.result)
         factors = {o for e in kinds.path(c.i) for o in e.values if c.i not in kinds.of(o) and e.op not in (Op.ADD, Op.SUB)}
         if factors & varying:
             return None
-        side.run(live_equations(self.s.step.equations, factors))
+        side.run(live_equations(self.kinds.step.equations, factors))
         return self.sloped(side, c, self.full(c.first("p"), c.shape, c.product))
 
     def power(self, c: Chain, slope: Value, steps: int) -> dict[str, Value]:

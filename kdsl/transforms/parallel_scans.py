@@ -112,7 +112,9 @@ class _Chunked:
         self.count, self.steps = _split(s.length, elements, self.unit, target)
         if s.replay is not None and self.kept:
             raise Illegal("checkpoints of a gradient's scan are wanted")
-        self.kinds = StepKinds(s.step, s.carries, self.live, self.ys, self.kept)
+        read = [s.step.results[i] for i in (*self.live, *self.ys)]
+        self.step = replace(s.step, equations=live_equations(s.step.equations, read))  # without carries that nothing waits for
+        self.kinds = StepKinds(self.step, s.carries, self.live, self.ys, self.kept)
         self.rest = s.length - self.count * self.steps
         # states arise in this direction; whole chunks lie at the beginning of it
         self.turned = s.reverse if s.replay is None else not s.reverse
@@ -192,7 +194,7 @@ class _Chunked:
         starts = summaries.starts(init, replay, states, xs, self.steps)
         inner = Builder(s.equation.location)
         side, parameters = self.side(inner)
-        made = side.run(s.step.equations)
+        made = side.run(self.step.equations)
         after = [side.whole(made[s.step.results[i]]) for i in self.live]
         ys = [self.given(side, made[s.step.results[i]], i) for i in self.ys]
         step = prune(Function(s.step.name, parameters, tuple(inner.equations), (*after, *ys), s.step.location))

@@ -289,3 +289,50 @@ def test_many_chunks_come_together_in_groups(length):
         assert is_parallel(chunked)
         for a, b in zip(evaluate(chunked, *values), evaluate(f, *values), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_second_derivatives():
+    def f(x, w):
+        def slope(x, w):
+            return kd.sum(gated(x, w)[1] ** 2)
+
+        dx, dw = kd.grad(slope, argnums=(0, 1))(x, w)
+        return kd.sum(dx * dx) + dw
+
+    compare(f, (RNG.standard_normal(33), np.array(0.3)), parallel=None)
+
+
+def test_a_step_that_gathers():
+    table, index, x = RNG.random((5, 2)), RNG.integers(-5, 5, 70), RNG.standard_normal(70)
+
+    def f(table, x, index):
+        def step(h, now):
+            v, i = now
+            h = kd.take(table, i, axis=0) * h + v
+            return h, h * kd.take(table, 1 - i * 0, axis=0)
+
+        return kd.scan(step, kd.ones(2, dtype=x.dtype), (x, index))
+
+    compare(f, (table, x, index))
+    long = np.zeros(5000, "i8")
+    k = kd.kernel(f)
+    assert "side by side" in str(k.explain(table, x[:1].repeat(5000), long))
+    long[4321] = 5
+    with pytest.raises(IndexError, match="5"):
+        k(table, x[:1].repeat(5000), long)
+
+
+def test_sums_of_closures_and_several_carries():
+    x, w = RNG.standard_normal((50, 2)), RNG.standard_normal(2)
+
+    def f(x, w):
+        def step(carry, v):
+            h, m, n, last = carry
+            return (kd.sigmoid(w) * h + v, kd.maximum(m, v * w), n + 1, v), (h * m, last)
+
+        start = kd.zeros(2, dtype=x.dtype)
+        (h, m, n, last), ys = kd.scan(step, (start, start, kd.zeros((), dtype=kd.i64), start), x)
+        return h, m, n, last, *ys
+
+    compare(f, (x, w))
+    compare(f, (x[:33], w), parallel=None)
