@@ -84,8 +84,7 @@ class StepKinds:
             or (e.op is Op.WHERE and 0 not in waiting)
         )
         if not linear:
-            how = "rounds" if e.op is Op.CAST else f"is not linear in, or mixes the elements of, ({e.op.value})"
-            raise Illegal(f"its step {how} its carry")
+            raise Illegal("its step rounds its carry" if e.op is Op.CAST else f"its step takes {e.op.value} of its carry")
 
     def is_shift(self, i: int) -> bool:
         """Is the slope 1, whatever the step reads: is the carry only added to?"""
