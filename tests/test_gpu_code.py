@@ -9,6 +9,7 @@ import pytest
 import kdsl as kd
 from kdsl import gpu_code
 from kdsl.codegen.cuda import assemble
+from kdsl.codegen.cuda.kernels import GpuKernel, Parameter
 from tests.emulator.kernels import needs_numba
 
 X = kd.f32[64, 128]
@@ -24,6 +25,16 @@ def test_stages_end_with_source_and_ptx_where_the_target_is_a_gpu(monkeypatch):
     stages = kd.kernel(lambda x: x - 1.5, target="cuda:sm_90").stages(X)
     assert list(stages)[-2:] == ["source", "assembly"]
     assert "store(" in stages["source"] and "for sm_90" in stages["assembly"]
+
+
+def test_code_is_kept_for_each_architecture(monkeypatch):
+    monkeypatch.setattr(gpu_code, "_compiled", lambda kernel, arch: f".version 9.0 of {kernel.name}\n.target {arch}")
+    monkeypatch.setattr(gpu_code, "assemble", lambda ptx, name, arch: assemble.Assembled(name, arch, ptx.encode(), 8, 0, 0, 0))
+    kernel = GpuKernel("k", "def k(n):\n    pass", 32, 0, 1, (Parameter("n", "size"),), ())
+    for arch in ("sm_80", "sm_90a"):
+        assert arch in gpu_code.ptx_of(kernel, arch)
+        found = gpu_code.assembled(kernel, arch)
+        assert found.arch == arch and arch.encode() in found.cubin
 
 
 def test_sources_of_derivatives():

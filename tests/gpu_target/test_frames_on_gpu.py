@@ -113,3 +113,11 @@ def test_sorts():
 
 def test_products():
     check(lambda x, w, b: kd.tanh(x @ w + b), normal(33, 20), normal(20, 17), normal(17))
+
+
+@pytest.mark.parametrize("k", [37, 56])
+def test_products_of_what_lies_between_other_numbers(k):
+    """Rows begin at pieces of 16 bytes and end within one, or before one that belongs to others."""
+    x, y = normal(40, 64, dtype="f2"), normal(64, 24, dtype="f2")
+    check(lambda a, b: a @ b, x[:, :k], y[:k])
+    check(lambda a, b: a.T @ b, y[:k, :17], y[:k, 8:19])
