@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from kdsl import gpu_stages
-from kdsl.emulator import Emulator
+from kdsl.emulator import Emulator, TensorMap
 from kdsl.emulator.memory import ROOM, WRITTEN, Buffer, GlobalMemory
 from kdsl.gpu_code import ptx_of
 from kdsl.runtime import cuda_driver
@@ -83,7 +83,12 @@ class Driver:
     CUmemorytype = SimpleNamespace(CU_MEMORYTYPE_DEVICE=2)
     CUDA_MEMCPY2D = SimpleNamespace
     CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=2)
-    cuuint64_t = CUresult = int
+    CUtensorMapDataType = SimpleNamespace(CU_TENSOR_MAP_DATA_TYPE_FLOAT16=2, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16=2)  # their bytes
+    CUtensorMapInterleave = SimpleNamespace(CU_TENSOR_MAP_INTERLEAVE_NONE=0)
+    CUtensorMapSwizzle = SimpleNamespace(CU_TENSOR_MAP_SWIZZLE_128B=128)
+    CUtensorMapL2promotion = SimpleNamespace(CU_TENSOR_MAP_L2_PROMOTION_L2_256B=3)
+    CUtensorMapFloatOOBfill = SimpleNamespace(CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE=0)
+    cuuint64_t = cuuint32_t = CUresult = int
 
     def __init__(self, check: bool = True) -> None:
         self.memory, self.check = Memory(), check
@@ -255,6 +260,15 @@ class Driver:
         except Exception as error:
             self.mistake = f"{type(error).__name__}: {error}"
         return (0,)  # as on a GPU: the next call that waits says it
+
+    def cuTensorMapEncodeTiled(self, item, axes, address, sizes, strides, box, steps, interleave, swizzle, promotion, fill):
+        self.counts["tensor maps"] += 1
+        assert len(sizes) == len(box) == axes and steps == [1] * axes and interleave == fill == 0
+        gpu = Emulator()
+        gpu.memory = self.memory
+        made = TensorMap(address, item, tuple(sizes), tuple(strides), tuple(box), swizzle)
+        words = ctypes.create_string_buffer(gpu.tensor_map_by_value(made))
+        return 0, SimpleNamespace(getPtr=lambda: ctypes.addressof(words))
 
     def _status(self) -> int:
         return 700 if self.mistake else 0

@@ -302,3 +302,39 @@ def test_both_ways_give_the_same(data):
 
 
 MIXED = kd.kernel(lambda x, y, rate: x * rate + y)
+
+
+def test_products_of_warpgroups_know_where_their_tensors_lie(gpu):
+    """Arguments, results and a product between two others, each by its tensor map; long way and short."""
+    f = kd.kernel(lambda x, y, w: (x @ y) @ (y.mT @ w), target="cuda:sm_90a")
+    half = kd.bf16.numpy
+    for seed in range(3):
+        x, y, w = (values(*n, seed=seed + i).astype(half) for i, n in enumerate(((72, 64), (64, 320), (64, 48))))
+        wide = [a.astype("f4") for a in (x, y, w)]
+        with Launches(gpu, "launches") as launches:
+            got = f(device(x), device(y), device(w)).numpy()
+        first, second = ((a @ b).astype(half).astype("f4") for a, b in ((wide[0], wide[1]), (wide[1].T, wide[2])))
+        np.testing.assert_allclose(got.astype("f4"), first @ second, rtol=0.02, atol=0.02 * np.abs(first @ second).max())
+        assert launches.count == 2 and gpu.counts["tensor maps"] > 0
+    before = gpu.counts["tensor maps"]
+    x, y, w, out = (device(a) for a in (x, y, w, got))
+    for _ in range(2):
+        f(x, y, w, out=out)
+    assert gpu.counts["tensor maps"] - before <= 2 + 3  # arguments stay where they are: their maps are remembered
+    np.testing.assert_array_equal(out.numpy(), got)
+
+
+def test_results_of_warpgroups_go_where_they_shall(gpu):
+    f = kd.kernel(lambda x, y: x @ y, target="cuda:sm_90a")
+    half = kd.bf16.numpy
+    x, y = values(2, 40, 64).astype(half), values(2, 64, 72, seed=1).astype(half)
+    want = x.astype("f4") @ y.astype("f4")
+    on = device(x), device(y)
+    out, made = device(np.zeros((2, 40, 72), half)), gpu.counts["tensor maps"]
+    for got in (f(*on), f(*on), f(*on, out=out)):
+        np.testing.assert_allclose(got.numpy().astype("f4"), want, rtol=0.01, atol=0.05)
+    assert gpu.counts["tensor maps"] > made
+    other = kd.kernel(lambda x, y: x @ y, target="cuda:sm_90a", types=(kd.bf16["N", 64], kd.bf16[64, 72]))
+    for n in (40, 0, 3):
+        got = other(device(x[0, :n]), device(y[0])).numpy()
+        np.testing.assert_allclose(got.astype("f4"), want[0, :n], rtol=0.01, atol=0.05)
