@@ -97,10 +97,11 @@ class Mamba2Block(Module):
     def forward(self, x: Any, state: tuple[Any, Any] | None = None) -> Any:
         before, h = state or (None, None)
         c = self.config
+        chunk = c.chunk_size if x.shape[1] > 1 else 1  # one position by itself needs no products within a chunk
         return apply(
             _block, x, self.norm.weight, self.in_proj.weight, self.in_proj.bias, self.conv1d.weight, self.conv1d.bias,
             self.dt_bias, self.A_log, self.D, self.gated_norm.weight, self.out_proj.weight, self.out_proj.bias, before, h,
-            groups=c.n_groups, states=c.d_state, chunk=c.chunk_size, limit=c.dt_limit, eps=self.norm.eps,
+            groups=c.n_groups, states=c.d_state, chunk=chunk, limit=c.dt_limit, eps=self.norm.eps,
         )  # fmt: skip
 
     def first_state(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
