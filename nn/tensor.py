@@ -64,6 +64,8 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> None:
         if isinstance(data, Tensor):
             data = data.data
+        if isinstance(data, kd.Array) and data.device == devices.HOST:
+            data = data.numpy()
         if isinstance(data, kd.Array):
             array = data if dtype is None else _astype(data, dtype=_numpy_dtype(dtype).name)
         else:

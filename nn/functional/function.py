@@ -33,4 +33,4 @@ def function(*axes: str | None) -> Any:
 
 def detached(x: Any) -> Any:
     """The array behind a Tensor or array, where it lies."""
-    return x.data if isinstance(x, Tensor) else x if isinstance(x, kd.Array) else np.asarray(x)
+    return x.data if isinstance(x, Tensor) else Tensor(x).data if isinstance(x, kd.Array) else np.asarray(x)

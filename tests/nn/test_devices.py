@@ -222,3 +222,46 @@ def test_views_and_copies(emulated_gpu):
         np.testing.assert_array_equal(devices.numpy(data), [0, 1, 2, 3, 5, 5, 5, 5, 5, 5, 10, 11])
     with pytest.raises(ValueError):
         devices.moved(np.zeros(4, "f4"), "cuda").view((2, 3))
+
+
+class Bigram(nn.Module):
+    """The smallest model that a Trainer trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(11, 11)
+
+    def forward(self, ids, targets):
+        logits = self.table(ids)
+        return logits, F.cross_entropy(logits, targets)
+
+
+def test_a_trainer_moves_its_batches_and_resumes_on_another_device(emulated_gpu, tmp_path):
+    def run(devices, folder):
+        nn.manual_seed(2)
+        for steps, device in devices:
+            config = nn.TrainerConfig(steps=4, lr=1e-2, save_every=100)
+            trainer = nn.Trainer(Bigram().to(device), letters, config, folder, held_out=letters)
+            trainer.resume()
+            while trainer.step < steps:
+                trainer.train_step()
+            trainer.save()
+        return trainer.losses, trainer.evaluate(1)
+
+    want, held_out = run([(4, "cpu")], tmp_path / "cpu")
+    got, evaluated = run([(2, "cuda"), (4, "cpu")], tmp_path / "both")
+    np.testing.assert_allclose(got, want, **CLOSE)
+    np.testing.assert_allclose(evaluated, held_out, **CLOSE)
+
+
+def test_buffers_move_and_change_there(emulated_gpu):
+    x = np.random.default_rng(0).standard_normal((6, 3)).astype("f4")
+    want, norm = nn.BatchNorm1d(3), nn.BatchNorm1d(3).to("cuda")
+    np.testing.assert_allclose(norm(nn.Tensor(x, device="cuda")).numpy(), want(nn.Tensor(x)).numpy(), rtol=1e-5, atol=1e-6)
+    for a, b in zip(norm.state_dict().values(), want.state_dict().values()):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert norm.running_mean.device == norm.num_batches_tracked.device == "cuda:0"
+
+
+def test_an_array_of_the_host_is_numpys():
+    assert type(nn.Tensor(kd.asarray(np.ones(2))).data) is np.ndarray
