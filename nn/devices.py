@@ -8,6 +8,7 @@ Read before: kernels.py. Read next: tensor.py.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,12 @@ def view(data: Any, shape: tuple[int, ...], start: int = 0) -> Any:
     """The elements from number `start` on, in C order, in another shape: the same memory."""
     if isinstance(data, kd.Array):
         return data.view(shape, start)
-    return data.reshape(-1)[start : start + int(np.prod(shape, dtype=np.int64))].reshape(shape)
+    return data.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
 
 
 def flat(data: Any) -> Any:
     """The elements in one axis: the same memory."""
-    return view(data, (data.size,))
+    return data if data.ndim == 1 else view(data, (data.size,))
 
 
 def like(data: Any, value: int) -> Any:

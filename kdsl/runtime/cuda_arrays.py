@@ -87,7 +87,8 @@ class DeviceTensor:
     @property
     def flags(self) -> Flags:
         wanted = row_major(self.shape, self.itemsize)
-        dense = 0 in self.shape or all(n == 1 or s == w for n, s, w in zip(self.shape, self.strides, wanted))
+        same = self.strides == wanted
+        dense = same or 0 in self.shape or all(n == 1 or s == w for n, s, w in zip(self.shape, self.strides, wanted))
         return Flags(dense, self.address % self.itemsize == 0)
 
     def span(self) -> tuple[int, int]:
