@@ -6,7 +6,7 @@ Read before: letters.py. Read next: row_line.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kdsl.ir.frame import Letter, Letters, flat
 from kdsl.ir.ops import REDUCTIONS, Op
@@ -25,11 +25,14 @@ def dropped(equation: Equation, letters: Letters) -> frozenset[Letter]:
     return frozenset()
 
 
-def joined_letters(equations: Sequence[Equation], letters: Letters, contiguous: Callable[[Value], bool]) -> Letters:
+def joined_letters(
+    equations: Sequence[Equation], letters: Letters, contiguous: Callable[[Value], bool], stacked: Iterable[Value] = ()
+) -> Letters:
     """Join letters a, b that always stand side by side and are folded together: one loop instead of two.
 
-    Not where an index counts one of them, nor where an input's memory or a moved axis keeps them apart."""
-    apart: set[Letter] = set()
+    Not where an index counts one of them, nor where an input's memory or a moved axis keeps them apart; nor those of values
+    that are `stacked` along an axis between theirs."""
+    apart: set[Letter] = {x for v in stacked for x in flat(letters.values[v])}
     for (e, i), axes in letters.uses.items():
         if not contiguous(e.operands[i]):  # type: ignore[arg-type]
             apart.update(flat(axes))

@@ -80,10 +80,11 @@ def letters_of(
     equations: Sequence[Equation],
     contiguous: Callable[[Value], bool] | None = None,
     hard: HardLetters | None = None,
+    stacked: Iterable[Value] = (),
 ) -> Letters:
     """The letters of all axes in these equations; Illegal where one value would be wanted at two places at once.
 
-    `hard`: what is known of exactly these equations already."""
+    `hard`: what is known of exactly these equations already. `stacked`: see joined_letters.py."""
     found = HardLetters().add(equations) if hard is None else hard.copy()
     union, made, uses = found.union, found.made, found.uses
     order = {e: i for i, e in enumerate(equations)}
@@ -94,7 +95,7 @@ def letters_of(
     values = {e.result: t for e, t in zip(equations, axes, strict=False)}
     reads = dict(zip(inputs, axes[len(equations) :], strict=True))
     size = {x: union.extent[x] for t in axes for axis in t for x in axis}
-    return joined_letters(equations, Letters(values, reads, size), contiguous or (lambda v: True))
+    return joined_letters(equations, Letters(values, reads, size), contiguous or (lambda v: True), stacked)
 
 
 def _name_uses_alike(h: HardLetters, inputs: Sequence[tuple[Equation, int]]) -> None:

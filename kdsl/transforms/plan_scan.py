@@ -117,7 +117,7 @@ def _letters(w: Written, contiguous: Callable[[Value], bool]) -> _Loops:
     for c in (*w.carries, *w.replayed):
         for a, b in zip(hard.made[c.before], hard.made[c.after], strict=True):
             hard.union.tie(a, b)
-    letters = letters_of(w.inner, contiguous, hard)
+    letters = letters_of(w.inner, contiguous, hard, [y for y, axis in w.ys.values() if 0 < axis < len(y.shape)])
     made = {e.result: e for e in w.inner}
     varying = {c.before for c in (*w.carries, *w.replayed)}
     for e in w.inner:

@@ -54,7 +54,8 @@ def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, all_share
     for m in moves:
         if m.into not in results:
             _name_alike(hard, m, names.get(m.into, m.into))
-    letters = letters_of(inner, lambda v: v not in memory and contiguous(v), hard)
+    stacked = [m.value for m in moves if m.how == "stack" and 0 < m.axis < len(m.value.shape)]
+    letters = letters_of(inner, lambda v: v not in memory and contiguous(v), hard, stacked)
     outer = _outer(inner, letters, moves, reads, results)
     inputs = dict.fromkeys(e.operands[i] for e, i in letters.uses)
     plan = ScanPlan("", (), tuple(v for v in inputs if isinstance(v, Value) and v not in memory), (), letters)
