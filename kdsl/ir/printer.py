@@ -77,8 +77,10 @@ def show_equation(e: Equation, labels: dict[Value, str], names: dict[Function, s
 
 
 def show_operand(operand: Operand, labels: dict[Value, str]) -> str:
-    """A value by its label, a literal as Python writes it."""
-    return labels.get(operand, repr(operand)) if isinstance(operand, Value) else repr(operand)
+    """A value by its label, a literal as Python writes it; what no program shown makes, by its name and type."""
+    if not isinstance(operand, Value):
+        return repr(operand)
+    return labels.get(operand) or f"{operand.name or '%'}:{operand.type}"
 
 
 def _attribute(value: Any, names: dict[Function, str]) -> str:
