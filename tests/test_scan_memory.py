@@ -37,9 +37,10 @@ def test_selective_scan():
     assert backward <= 1.3 * total, backward / total
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_selective_scan_with_all_options(groups):
-    wide, slim = kd.f32[BATCH, CHANNELS, LENGTH], kd.f32[BATCH, groups, STATES, LENGTH]
+@pytest.mark.parametrize(("dtype", "groups"), [("f32", 1), ("f32", 4), ("bf16", 1)])
+def test_selective_scan_with_all_options(dtype, groups):
+    d = getattr(kd, dtype)
+    wide, slim = d[BATCH, CHANNELS, LENGTH], d[BATCH, groups, STATES, LENGTH]
     types = (wide, wide, kd.f32[CHANNELS, STATES], slim, slim, kd.f32[CHANNELS], wide, kd.f32[CHANNELS])
     kernel = kd.kernel(F.selective_scan.function)
     forward, backward, total = counted(kernel, types, wide, delta_softplus=True)
