@@ -154,7 +154,7 @@ class _Run:
         self.write(ir.View(copy.near, copy.index), self.load(copy.view, copy.shape))
 
     def do_Put(self, put: ir.Put) -> None:
-        self.write(ir.View(put.near, put.index), self.tile(put.tile))
+        self.write(put.view, self.tile(put.tile))
 
     def do_Store(self, store: ir.Store) -> None:
         self.write(store.view, self.tile(store.tile))

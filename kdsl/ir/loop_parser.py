@@ -191,7 +191,7 @@ class _Parser:
         if kind == "store":
             return ir.Store(view, self.tile(call.args[1]))
         if kind == "put" and isinstance(view.memory, ir.Near):
-            return ir.Put(view.memory, view.index, self.tile(call.args[1]))
+            return ir.Put(view.memory, view.index, self.tile(call.args[1]), view.check)
         if kind == "copy" and isinstance(view.memory, ir.Near):
             source = self.view(call.args[1], options.get("fill", 0))
             return ir.Copy(

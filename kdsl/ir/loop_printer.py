@@ -119,7 +119,7 @@ def _statement(s: ir.Statement) -> list[str]:
     if isinstance(s, ir.Near):
         return [f"{s.name} = near({_type(s.dtype, s.shape)})"]
     if isinstance(s, ir.Put):
-        return [f"put({_view(ir.View(s.near, s.index))}, {show_tile(s.tile)})"]
+        return [f"put({_view(s.view)}, {show_tile(s.tile)})"]
     if isinstance(s, ir.Store):
         return [f"store({_view(s.view)}, {show_tile(s.tile)})"]
     if isinstance(s, ir.Copy):

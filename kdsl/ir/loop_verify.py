@@ -177,7 +177,7 @@ class _Kernel:
             put.tile.dtype is put.near.dtype.compute,
             f"{_type(put.tile)} is put into {put.near.dtype} {put.near.name}",
         )
-        self.writes(ir.View(put.near, put.index), put.tile.shape)
+        self.writes(put.view, put.tile.shape)
 
     def on_Store(self, store: ir.Store) -> None:
         self.tiles(store.tile)

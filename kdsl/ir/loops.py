@@ -317,6 +317,11 @@ class Put:
     near: Near
     index: tuple[Extent, ...]
     tile: Tile
+    check: tuple[bool, ...] = ()
+
+    @property
+    def view(self) -> View:
+        return View(self.near, self.index, self.check)
 
 
 @dataclass(eq=False, frozen=True)

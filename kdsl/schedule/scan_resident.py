@@ -9,6 +9,7 @@ Read before: scan_tiles.py, folds.py. Read next: program.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
@@ -29,17 +30,24 @@ SHORT = 4  # a fold that leaves fewer elements has its tiles along what it folds
 
 def schedule_resident(plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
     """The kernel of a scan whose values lie in memory."""
-    return [_Resident(plan, memory, target).kernel()]
+    return [ResidentNest(plan, memory, target).kernel()]
 
 
-class _Resident:
+class ResidentNest:
+    """The kernel: nests in order, within the loops over chunks and steps."""
+
+    tiles_type = ResidentTiles
+
     def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> None:
         assert plan.resident is not None
-        self.p, self.r, self.t = plan, plan.resident, ResidentTiles(plan, memory)
+        self.p, self.r, self.t = plan, plan.resident, self.tiles_type(plan, memory)
         self.size, self.target = plan.letters.size, target
         self.vector = target.lanes(max((v.dtype.compute.bytes for v in plan.inputs), default=4))
         self.index: Extent = 0  # of the step
         self.sorts = 0
+
+    def schedule(self) -> dict[str, Any]:
+        return {"every": self.p.every}
 
     def kernel(self) -> ir.Kernel:
         p, t = self.p, self.t
@@ -57,7 +65,7 @@ class _Resident:
         body = tuple(t.levels[0].body)
         for loop in reversed(loops):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        return kernel(p, body, {"every": p.every})
+        return kernel(p, body, self.schedule())
 
     def near(self) -> None:
         """Declare near memory."""
@@ -240,7 +248,7 @@ class _Resident:
         assert view is not None
         near = t.nears.get(m.into)
         tile = spread_to(tile, t.shape_of(view) or (1, 1))
-        t.emit(ir.Put(near, view.index, tile) if near else ir.Store(view, tile, t.made[m.value].location))
+        t.emit(ir.Put(near, view.index, tile, view.check) if near else ir.Store(view, tile, t.made[m.value].location))
 
     # --- what reads or writes at places that data tell ------------------------------------------------------------------
     def scatter(self, m: Move) -> None:

@@ -186,7 +186,7 @@ class Emitter:
             elif isinstance(s, ir.Put):
                 if self.tiles.rings[s.near].depth != 1:
                     raise Unsupported(f"near memory {s.near.name} is filled by copies and by tiles")
-                self.write("put", ir.View(s.near, s.index), s.tile, [("write", s.near.name, 0, 1)], out)
+                self.write("put", s.view, s.tile, [("write", s.near.name, 0, 1)], out)
             elif isinstance(s, ir.Copy):
                 out.append(self.copies([s], "0", 0, {}))
             elif isinstance(s, ir.Stream):
@@ -399,7 +399,7 @@ def _indexing(kernel: ir.Kernel) -> set[str]:
         elif isinstance(s, (ir.Store, ir.Copy)):
             view(s.view)
         if isinstance(s, ir.Put):
-            view(ir.View(s.near, s.index))
+            view(s.view)
     for t in all_tiles(kernel):
         if isinstance(t, ir.Load):
             view(t.view)

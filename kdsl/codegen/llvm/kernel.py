@@ -186,7 +186,7 @@ class Emitter(Together):
         self.do_Put(ir.Put(s.near, s.index, ir.Load(s.view, s.shape)))
 
     def do_Put(self, s: ir.Put) -> None:
-        self.fill_view(ir.View(s.near, s.index), s.tile)
+        self.fill_view(s.view, s.tile)
 
     def do_Store(self, s: ir.Store) -> None:
         self.fill_view(s.view, s.tile)

@@ -1,7 +1,7 @@
 """ScanPlan -> loop IR for a GPU: the nest of a CPU, on a tile whose extents are powers of two.
 
 In:  a ScanPlan.  Out: one kernel: a warp or a few for each tile of the carry, one step after the other.
-Read before: schedule/scan.py. Read next: program.py.
+Read before: schedule/scan.py. Read next: scan_resident.py, program.py.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kdsl.errors import TargetError
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import ScanPlan
 from kdsl.ir.tensor import Value
 from kdsl.schedule.gpu.nest import power_above, warps_for
+from kdsl.schedule.gpu.scan_resident import schedule_gpu_resident
 from kdsl.schedule.positions import Memory
 from kdsl.schedule.scan import ScanNest
 from kdsl.target import Target
@@ -24,9 +24,7 @@ THREAD_ELEMENTS = 1  # as many lanes as there are: steps wait for each other
 def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> list[ir.Kernel]:
     """The kernel of a scan."""
     if plan.resident is not None:
-        raise TargetError(
-            "a scan whose step folds over axes of its carry has no schedule for a GPU yet", hint="run it with target='cpu'"
-        )
+        return schedule_gpu_resident(plan, memory, target)
     return [_Scan(plan, memory).kernel()]
 
 
