@@ -58,7 +58,7 @@ def plan_scan(
                 raise Illegal(f"{e.op.value} in a step")
         plan = _plan_lanes(written, contiguous, s.every, target)
     except Illegal:
-        plan = plan_resident(written, contiguous, s)
+        plan = plan_resident(written, contiguous, s, target)
     plan.name, plan.equations, plan.outputs = name, tuple(equations), tuple(outputs)
     plan.length, plan.every, plan.turned = s.length, s.every, turned
     plan.backward = s.replay is not None

@@ -7,13 +7,14 @@ Read before: scan_nests.py. Read next: schedule/scan_resident.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from kdsl.ir.frame import Axes, Illegal, Letter, Letters, Move, ScanPlan, flat, stacked_axes, stacked_shape, within
+from kdsl.ir.frame import Axes, Illegal, Letter, Letters, Move, Resident, ScanPlan, flat, stacked_axes, stacked_shape, within
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, SOURCES, Op
 from kdsl.ir.scans import Scan
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Value
+from kdsl.target import Target
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_scatter import SCATTERS
@@ -24,23 +25,25 @@ from kdsl.transforms.ties import MOVING, tied_axes
 
 NEAR = 32 * 1024  # bytes of one value in near memory, at most
 ALL_NEAR = 192 * 1024  # bytes of all of them
+SCRATCH = 48 * 1024  # of a block's near memory that folds across a GPU's warps may want
 POSSIBLE = (
     ELEMENTWISE | MOVEMENT | SOURCES | REDUCTIONS | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER, Op.SCAN, *SORTS, *SCATTERS}
 )
 
 
-def plan_resident(w: Written, contiguous: Callable[[Value], bool], s: Scan) -> ScanPlan:
+def plan_resident(w: Written, contiguous: Callable[[Value], bool], s: Scan, target: Target) -> ScanPlan:
     """The plan, or Illegal."""
+    most = max(target.near_bytes - SCRATCH, NEAR) if target.near_bytes else ALL_NEAR
     for e in w.inner:
         if e.op not in POSSIBLE:
             raise Illegal(f"{e.op.value} in the step of a scan")
     try:
-        return _planned(w, contiguous, s, False)
+        return _planned(w, contiguous, s, most, False)
     except Illegal:  # a value that is read at two places of a loop must lie in memory
-        return _planned(w, contiguous, s, True)
+        return _planned(w, contiguous, s, most, True)
 
 
-def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, all_shared: bool) -> ScanPlan:
+def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, most: int, all_shared: bool) -> ScanPlan:
     nests = Nests(w.inner[: w.around], all_shared)
     r = nests.scan(s, w, 0, lambda v: v)
     inner, moves = nests.inner, list(r.moves())
@@ -59,20 +62,30 @@ def _planned(w: Written, contiguous: Callable[[Value], bool], s: Scan, all_share
     outer = _outer(inner, letters, moves, reads, results)
     inputs = dict.fromkeys(e.operands[i] for e, i in letters.uses)
     plan = ScanPlan("", (), tuple(v for v in inputs if isinstance(v, Value) and v not in memory), (), letters)
-    plan.inner, plan.resident, plan.outer = tuple(inner), r, tuple(outer)
+    plan.inner, plan.resident = tuple(inner), r
+    own = {m.into: m for m in moves if m.into not in results}
+    if _fits_near(r, own, letters, outer, most):
+        plan.outer = tuple(outer)
+    elif w.around or not _fits_near(r, own, letters, (), most):  # a scan by itself is always legal: one block walks it
+        raise Illegal("a step's value that all blocks share is too large for near memory")
+    return plan
+
+
+def _fits_near(r: Resident, own: dict[Value, Move], letters: Letters, outer: Collection[Letter], most: int) -> bool:
+    """Choose what lies in near memory. Not possible where blocks share a value that is too large for it."""
     scan_of = {m: scan for scan in r.scans() for m in scan.parts() if isinstance(m, Move)}
     total = 0
-    for v in dict.fromkeys(m.into for m in moves if m.into not in results):
-        m = written[v]
+    r.near.clear()
+    for v, m in own.items():
         size: Extent = v.dtype.compute.bytes
         for axis, n in zip(stacked_axes(m, letters.values[m.value]), stacked_shape(m, scan_of[m]), strict=True):
             size = size * (n if axis is None else within(axis, n, outer, letters.size))
-        if isinstance(size, int) and size <= NEAR and total + size <= ALL_NEAR:
+        if isinstance(size, int) and size <= NEAR and total + size <= most:
             r.near.add(v)
             total += size
-        elif not outer.keys() <= set(flat(letters.values[m.value])):
-            raise Illegal("a step's value that all blocks share is too large for near memory")
-    return plan
+        elif not set(outer) <= set(flat(letters.values[m.value])):
+            return False
+    return True
 
 
 def _name_alike(h: HardLetters, m: Move, read: Value) -> None:
