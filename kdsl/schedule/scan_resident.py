@@ -259,23 +259,26 @@ class ResidentNest:
         own = {x for d, axes in enumerate(self.p.letters.values[e.result]) if d != axis for x in axes}
         lane = letters[-1] if letters and letters[-1] in own and letters[-1] not in flat(letters_of(e, 1)) else None
 
-        def add() -> None:
-            at = list(t.own(e.result))
-            at[axis] = t.index_entry(t.operand(e, 1, t.plain_operand(e, 1)), e.result.shape[axis])
-            view = t.view(t.memory_of(m), t.near_place(m.into, tuple(at)))
-            assert view is not None
-            update = t.here(t.operand(e, 2, t.plain_operand(e, 2)))
-            old = t.let(ir.Load(view, t.shape_of(view)), "old")
-            t.emit(ir.Store(view, ir.Map("add", (old, spread_to(update, old.shape)), old.dtype), e.location))
-
         def inside() -> None:
             if lane is not None:
-                self.tiles(lane, add)
+                self.tiles(lane, lambda: self.add(m))
                 return
             t.shape, t.edge = (1, 1), set()
-            add()
+            self.add(m)
 
         self.over([x for x in letters if x != lane], inside, "forward")
+
+    def add(self, m: Move) -> None:
+        """One tile of one update."""
+        t, e = self.t, self.t.made[m.value]
+        axis = e.attributes["axis"]
+        at = list(t.own(e.result))
+        at[axis] = t.index_entry(t.operand(e, 1, t.plain_operand(e, 1)), e.result.shape[axis])
+        view = t.view(t.memory_of(m), t.near_place(m.into, tuple(at)))
+        assert view is not None
+        update = t.here(t.operand(e, 2, t.plain_operand(e, 2)))
+        old = t.let(ir.Load(view, t.shape_of(view)), "old")
+        t.emit(ir.Store(view, ir.Map("add", (old, spread_to(update, old.shape)), old.dtype), e.location))
 
     def sort(self, m: Move) -> None:
         """A sort of each row."""

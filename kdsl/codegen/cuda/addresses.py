@@ -126,7 +126,7 @@ def run_length(
             along.setdefault(k, []).append(d)
     axis = next(
         (k for k in reversed(range(len(shape))) if shape[k] > 1 and len(along.get(k, ())) == 1
-         and walks[along[k][0]][0] == {k: 1} and strides[along[k][0]] == 1),  # type: ignore[index]
+         and walks[along[k][0]][0][k] == 1 and strides[along[k][0]] == 1),  # type: ignore[index]
         None,
     )  # fmt: skip
     if axis is None:
@@ -137,8 +137,7 @@ def run_length(
         assert w is not None
         factors, rest = w
         places.append(rest * stride)
-        if d != own:
-            places += [f * stride for k, f in factors.items() if shape[k] > 1]
+        places += [f * stride for k, f in factors.items() if shape[k] > 1 and (d, k) != (own, axis)]
     ends: list[Extent] = [memory.shape[own], walks[own][1]] if view.checks[own] else []  # type: ignore[index]
     most = math.gcd(16 // BYTES[memory.dtype.name], shape[axis])
     sure = math.gcd(most, *(factor(e, steps) for e in (*places, *ends)))
@@ -156,6 +155,27 @@ class _Hope(dict):  # type: ignore[type-arg]
 
     def __missing__(self, name: str) -> int:
         return 16
+
+
+def one_thread_each(view: ir.View, shape: ir.TileShape, steps: Mapping[str, int], fixed: Container[str]) -> bool:
+    """Whether every element that a statement writes is always written from the same place of its tile, so from one thread.
+
+    So it is where a tile's places follow one another along each axis of memory, and loops go on by whole tiles.
+    `fixed`: names that mean one number as long as the kernel runs."""
+    for e in view.index:
+        found = walk(e)
+        if found is None:
+            return False
+        factors, rest = found
+        span = 1
+        for k, f in sorted(factors.items(), key=lambda item: item[1]):
+            if f != span and shape[k] > 1:
+                return False
+            span *= shape[k]
+        moving = rest - substitute(rest, {n: 0 for n in names_in(rest) if n not in fixed})
+        if factor(moving, steps) % span:
+            return False
+    return True
 
 
 def factor(e: Extent, steps: Mapping[str, int]) -> int:

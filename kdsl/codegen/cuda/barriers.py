@@ -1,12 +1,13 @@
 """Where barriers and copy waits go, derived from what each statement does to near memory.
 
 In:  a kernel as a list of statements: a statement is a list of accesses, or a Loop. An access is (kind, ring, tile number,
-depth): kind "read", "write" or "copy", the number a fixed one or a function of the loop's step.
+depth): kind "read", "write", "copy" or "own …" (the write of a statement that writes each element from one thread, however often it
+runs: it need not wait for itself), the number a fixed one or a function of the loop's step.
 Out: the places (paths of positions) before which a barrier stands, and for each how many copy groups may still be in flight.
 A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is; as any loop may be empty,
-the runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one slot unless both read; a
+the runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one slot unless both read or are one own write; a
 copy has ended only after a wait before that barrier. The place that parts most of what is not parted yet is taken first; among
-equals the innermost and latest. What turns out superfluous goes. Read next: emit.py.
+equals the outermost and latest. What turns out superfluous goes. Read next: emit.py.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ def _trace(kernel: Sequence[Item], case: Case, path: Path = (), step: int = 0) -
             yield (*path, i), item, step
 
 
+def _alike(kind: str, was: str) -> bool:
+    """Whether two accesses of one element need no barrier between them."""
+    return kind == was and (kind == "read" or kind.startswith("own"))
+
+
 def _conflicts(events: Sequence[Event]) -> list[tuple[int, int]]:
     """Pairs of moments that a barrier must part."""
     last: dict[tuple[str, int], list[tuple[int, str]]] = {}
@@ -83,7 +89,7 @@ def _conflicts(events: Sequence[Event]) -> list[tuple[int, int]]:
         for kind, ring, number, depth in accesses or ():
             slot = ring, (number(step) if callable(number) else number) % depth
             before = last.get(slot, [])
-            pairs += [(then, now) for then, was in before if not (kind == was == "read") and then != now]
+            pairs += [(then, now) for then, was in before if not _alike(kind, was) and then != now]
             last[slot] = [*([] if kind != "read" else [e for e in before if e[1] != "read"]), (now, kind)]
     return pairs
 
@@ -120,7 +126,7 @@ class _Run:
 def place_barriers(kernel: Sequence[Item]) -> dict[Path, int | None]:
     """Each place of a barrier, with the copy groups that may be in flight there (None: it waits for no copy)."""
     runs = [_Run(kernel, case) for case in _cases(kernel)]
-    options = sorted({p for run in runs for p in run.moments}, key=lambda p: (-len(p), [-i for i in p]))
+    options = sorted({p for run in runs for p in run.moments}, key=lambda p: (len(p), [-i for i in p]))
     pairs = sorted({tuple(p for p in options if run.parts(p, pair)) for run in runs for pair in run.tight()})
     parted: dict[Path, set[int]] = {p: set() for p in options}
     for i, places in enumerate(pairs):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from kdsl.codegen.cuda.addresses import factor, group, stays_above_zero, walk
+from kdsl.codegen.cuda.addresses import factor, group, one_thread_each, stays_above_zero, walk
 from kdsl.codegen.cuda.barriers import Access, Item, Loop, Path, place_barriers
 from kdsl.codegen.cuda.bulk import Bringer
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported, all_tiles
@@ -182,11 +182,11 @@ class Emitter:
                 if send is not None:
                     out += self.tiles.line(s.tile, send)
                     continue
-                self.write("store", s.view, s.tile, [("write", f"global {_root(s.view.memory)}", 0, 1)] if shared else [], out)
+                self.write("store", s.view, s.tile, f"global {_root(s.view.memory)}" if shared else None, out)
             elif isinstance(s, ir.Put):
                 if self.tiles.rings[s.near].depth != 1:
                     raise Unsupported(f"near memory {s.near.name} is filled by copies and by tiles")
-                self.write("put", s.view, s.tile, [("write", s.near.name, 0, 1)], out)
+                self.write("put", s.view, s.tile, s.near.name, out)
             elif isinstance(s, ir.Copy):
                 out.append(self.copies([s], "0", 0, {}))
             elif isinstance(s, ir.Stream):
@@ -196,8 +196,11 @@ class Emitter:
             elif not isinstance(s, (ir.Near, ir.Prefetch)):
                 raise Unsupported(f"a {type(s).__name__} in a CUDA kernel")
 
-    def write(self, word: str, view: ir.View, tile: ir.Tile, written: list[Access], out: list[Line | Block]) -> None:
-        """A store or a put. What reads the memory that it writes is computed before, by all threads."""
+    def write(self, word: str, view: ir.View, tile: ir.Tile, ring: str | None, out: list[Line | Block]) -> None:
+        """A store or a put, into a ring that threads share. What reads the memory that it writes is computed before, by all."""
+        fixed = {p.index for p in self.grid} | set(self.kernel.sizes)
+        kind = f"own {id(view)}" if one_thread_each(view, tuple(tile.shape), self.tiles.steps, fixed) else "write"
+        written: list[Access] = [(kind, ring, 0, 1)] if ring is not None else []
         at = self.tiles.place(view, tuple(tile.shape), self.tiles.layout(tile))
         lines = self.tiles.line(tile, lambda x: f"{word}({at}, {x})")
         if any(read[:2] == ("read", w[1]) for line in lines for read in line.accesses for w in written):

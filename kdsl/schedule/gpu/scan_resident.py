@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import kdsl.dtypes as dt
+from kdsl.errors import TargetError
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, Move, ScanPlan, flat
 from kdsl.ir.sizes import Extent
@@ -78,8 +79,7 @@ class GpuResidentNest(ResidentNest):
     def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory], target: Target) -> None:
         super().__init__(plan, memory, target)
         self.shared = _of_one_axis(plan)
-        moves = [m for part in (self.r.begin, self.r.chunk, self.r.replay, self.r.step, self.r.end) for m in part]
-        most = max((self.elements(self.letters(m)) for m in moves), default=1)
+        most = max((self.elements(self.letters(m)) for m in self.r.moves()), default=1)
         self.warps = 1
         while self.warps < MOST_WARPS and most > 32 * self.warps * THREAD_ELEMENTS:
             self.warps *= 2
@@ -139,7 +139,7 @@ class GpuResidentNest(ResidentNest):
                 if inner is None:
                     last = axes[-1][-1:] if axes else ()
                     if last and last[0] in votes:
-                        votes[last[0]] += self.elements(flat(axes))
+                        votes[last[0]] += self.elements([x for x in flat(axes) if x in votes])
                 elif o not in seen:
                     seen.add(o)
                     reads(inner)
@@ -147,7 +147,7 @@ class GpuResidentNest(ResidentNest):
         reads(self.t.made[m.value])
         own = flat(self.p.letters.values[m.value])[-1:]
         if own and own[0] in votes:
-            votes[own[0]] += self.elements(flat(self.p.letters.values[m.value]))
+            votes[own[0]] += self.elements([x for x in flat(self.p.letters.values[m.value]) if x in votes])
         return max(letters, key=lambda x: (min(self.extent(x), 8), votes[x], self.extent(x)))
 
     # --- nests ------------------------------------------------------------------------------------------------------------
@@ -162,6 +162,25 @@ class GpuResidentNest(ResidentNest):
         body = t.pop()
         t.body.extend(body)
         t.edge = set()
+
+    def scatter(self, m: Move) -> None:
+        """One update after the other: the threads of the block share those along an axis that is not scattered."""
+        t, e = self.t, self.t.made[m.value]
+        axis = e.attributes["axis"]
+        letters = [x for x in flat(self.p.letters.of(e, 2)) if x not in self.p.outer]
+        own = {x for d, axes in enumerate(self.p.letters.values[e.result]) if d != axis for x in axes}
+        shared = [x for x in letters if x in own and x not in flat(self.p.letters.of(e, 1))]
+        lane = shared[-1] if shared else None
+        tile = NestTile((1, 1 if lane is None else min(self.width(lane), LANES)), None, lane)
+        t.shape, t.edge = tile.shape, set()
+        t.push()
+        self.over_tiles(tile, [*(x for x in letters if x != lane), *shared[-1:]], lambda: self.add(m))
+        body = t.pop()
+        t.body.extend(body)
+        t.edge = set()
+
+    def sort(self, m: Move) -> None:
+        raise TargetError("a sort in the step of a scan has no schedule for a GPU yet", hint="run it with target='cpu'")
 
     def over_tiles(self, tile: NestTile, letters: Sequence[Letter], inside: Callable[[], None]) -> None:
         if not letters:

@@ -63,3 +63,10 @@ def test_one_of_two_loops_that_does_not_run():
 
 def test_nothing_to_part():
     assert place_barriers([access("read", "x", 0, 1), access("read", "x", 0, 1)]) == {}
+
+
+def test_a_statement_that_writes_from_the_same_thread_does_not_wait_for_itself():
+    own, read = access("own 1", "x", 0, 1), access("read", "x", 0, 1)
+    assert place_barriers([loop(1, own)]) == {}
+    assert place_barriers([loop(1, own), read]) == {(1,): None}
+    assert len(place_barriers([loop(1, own, access("own 2", "x", 0, 1))])) == 2
