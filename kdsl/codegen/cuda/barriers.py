@@ -1,13 +1,14 @@
 """Where barriers and copy waits go, derived from what each statement does to near memory.
 
 In:  a kernel as a list of statements: a statement is a list of accesses, or a Loop. An access is (kind, ring, tile number,
-depth): kind "read", "write", "copy" or "own …" (the write of a statement that writes each element from one thread, however often it
-runs: it need not wait for itself), the number a fixed one or a function of the loop's step.
+depth): kind "read", "write", "copy" or "own …" (a write that need not wait for itself: each element always comes from one
+thread), the number a fixed one or a function of the loop's step.
 Out: the places (paths of positions) before which a barrier stands, and for each how many copy groups may still be in flight.
-A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is; as any loop may be empty,
-the runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one slot unless both read or are one own write; a
-copy has ended only after a wait before that barrier. The place that parts most of what is not parted yet is taken first; among
-equals the outermost and latest. What turns out superfluous goes. Read next: emit.py.
+A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every conflict there is; as any loop may be empty whose
+bounds are no numbers, the runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one
+slot unless both read or are one own write; a copy has ended only after a wait before that barrier. The place that parts most of
+what is not parted yet is taken first; among equals the outermost and latest. What turns out superfluous goes.
+Read next: emit.py.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Loop:
     statements: tuple[Item, ...]
     depth: int
     once: bool = False  # an `if`: its statements run once or not at all
+    sure: bool = False  # it runs at least once
 
 
 Item = Union["list[Access]", Loop]
@@ -43,7 +45,8 @@ class Case:
     def times(self, loop: Loop, path: Path) -> int:
         if loop.once:
             return int(self.taken)
-        return min(self.most, 2 * loop.depth + 1) if self.running is None or path in self.running else 0
+        goes = loop.sure or self.running is None or path in self.running
+        return min(max(self.most if goes else 0, int(loop.sure)), 2 * loop.depth + 1)
 
 
 def _cases(kernel: Sequence[Item]) -> list[Case]:
@@ -60,7 +63,7 @@ def _loops(kernel: Sequence[Item], path: Path) -> list[Path]:
     out: list[Path] = []
     for i, item in enumerate(kernel):
         if isinstance(item, Loop):
-            out += [] if item.once else [(*path, i)]
+            out += [] if item.once or item.sure else [(*path, i)]
             out += _loops(item.statements, (*path, i))
     return out
 

@@ -336,7 +336,8 @@ class Emitter:
         body.append(Line([f"{i} = {i} {sign} {s.tile}"] + ([f"{count} = {count} + 1"] if ahead else [])))
         for c in [*ahead, *(self.bringer.copies if brought else ())]:
             self.tiles.rings[c.near].number = ""
-        out.append(Block(f"while {i} {'>=' if back else '<'} {end}:", body, depth))
+        sure = isinstance(s.lo, int) and isinstance(s.hi, int) and s.lo < s.hi
+        out.append(Block(f"while {i} {'>=' if back else '<'} {end}:", body, depth, sure=sure))
 
     def crosses_warps(self, tile: ir.Tile) -> bool:
         """Whether a fold in this expression goes through scratch memory of its own."""
@@ -433,7 +434,7 @@ def _later(n: int) -> Callable[[int], int]:
 
 
 def _accesses(x: Line | Block) -> Item:
-    return Loop(tuple(map(_accesses, x.body)), x.depth, x.once) if isinstance(x, Block) else x.accesses
+    return Loop(tuple(map(_accesses, x.body)), x.depth, x.once, x.sure) if isinstance(x, Block) else x.accesses
 
 
 def _write(body: Sequence[Line | Block], barriers: dict[Path, int | None], path: Path = ()) -> list[str]:

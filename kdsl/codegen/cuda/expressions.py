@@ -45,6 +45,7 @@ class Block:
     body: list[Line | Block]
     depth: int = 1
     once: bool = False
+    sure: bool = False
 
 
 @dataclass
