@@ -1,21 +1,13 @@
-"""The numbers of schedules that tuning may vary, and what it found: for a program and a target its choices, kept on disk.
+"""The numbers of schedules that tuning may vary.
 
-In:  a Target: what may be tried. A traced Function, strides, a Target: the choices found; () where nothing was tuned.
-Read before: target.py, kept.py. Read next: pipeline.py, tuner.py.
+In:  a Target.  Out: what may be tried on it, one step after the other, and whether a choice fits it.
+Read before: target.py. Read next: tuned.py, tuner.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from kdsl.target import Target
 
-from kdsl import kept
-from kdsl.ir.fingerprint import fingerprint, plain
-from kdsl.ir.tensor import Function
-from kdsl.target import Target, machine
-
-Strides = Sequence[Any]
 Choices = tuple[tuple[str, int], ...]
 Step = tuple[Choices, ...]  # of its candidates the fastest stays
 
@@ -59,40 +51,3 @@ def fits(choices: Choices, target: Target) -> bool:
     rows, columns = chosen.get("gpu dot rows", 0), chosen.get("gpu dot columns", 0)
     near = 2 * (rows + columns) * chosen.get("gpu dot k", 16) * chosen.get("gpu dot depth", 2)
     return rows * columns <= ACCUMULATORS and near <= target.near_bytes
-
-
-# --- what was found -----------------------------------------------------------------------------------------------------------
-def keep_choices(function: Function, strides: Strides, what: Any, target: Target, choices: Choices) -> None:
-    """From now on, compile this program for this target so."""
-    key = _key(function, strides, what, target)
-    _known[key] = choices
-    kept.write(key, choices)
-    kept.write(_ANY, True)
-
-
-def is_tuned(function: Function, strides: Strides, what: Any, target: Target) -> bool:
-    """Whether this program has been tuned for this target, here or in an earlier process."""
-    return _read(_key(function, strides, what, target)) is not None
-
-
-def choices_of(function: Function, strides: Strides, what: Any, target: Target) -> Choices:
-    """What was found for it; `what` is made of the function: "forward", a vjp, a half of a pullback."""
-    if not _known and not kept.read_record(_ANY):
-        return ()  # nothing was ever tuned: no key is made
-    return _read(_key(function, strides, what, target)) or ()
-
-
-def _read(key: str) -> Any:
-    if key not in _known:
-        _known[key] = kept.read_record(key)
-    return _known[key]
-
-
-def _key(function: Function, strides: Strides, what: Any, target: Target) -> str:
-    """Named sizes are one class on a CPU, and those of their target on a GPU; every machine has its own winner."""
-    own = replace(target, choices=())
-    return repr(("tuned", fingerprint(function), plain((tuple(strides), what)), own, machine(own)))
-
-
-_ANY = "tuned: anything"
-_known: dict[str, Any] = {}

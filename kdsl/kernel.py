@@ -175,7 +175,7 @@ class Kernel(Looking):
             found = self._programs.get(key)
             if found is None:
                 if wants_tuning(call.tensors):
-                    from kdsl.choices import is_tuned
+                    from kdsl.tuned import is_tuned
                     from kdsl.tuner import tuned
 
                     if not is_tuned(traced.function, call.signature.strides, "forward", chosen):

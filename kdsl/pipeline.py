@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kdsl import choices, kept
+from kdsl import kept, tuned
 from kdsl.codegen.llvm.module import emit_module
 from kdsl.errors import InternalError, KdslError, TargetError
 from kdsl.ir.fingerprint import fingerprint, plain
@@ -90,7 +90,7 @@ def compile_half(halves: Halves, half: str, strides: Strides, target: Target) ->
 
 def _tuned(function: Function, strides: Strides, what: Any, target: Target) -> Target:
     """The target with the choices that tuning found; one that has choices already keeps them."""
-    return target if target.choices else replace(target, choices=choices.choices_of(function, strides, what, target))
+    return target if target.choices else replace(target, choices=tuned.choices_of(function, strides, what, target))
 
 
 def _machine_code(record: Record) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.choices import DEFAULT, Choices, fits, joined, keep_choices, space
+from kdsl.choices import DEFAULT, Choices, fits, joined, space
 from kdsl.errors import ArgumentError, KdslError, VerifyError, entry_point
 from kdsl.frontend.signature import Call
 from kdsl.gradients.pullback import Pullback
@@ -169,6 +169,8 @@ def _sizes(sources: Any, tensors: Sequence[Any]) -> dict[str, int]:
 def search(subject: Subject) -> Tuned:
     """The fastest choices for one program, kept on disk."""
     target = subject.target
+    from kdsl.tuned import keep_choices
+
     default = subject.compiled(replace(target, choices=DEFAULT))
     expected = [_host(x) for x in default.run(subject.tensors, None, subject.sizes)]
     best: Choices = ()

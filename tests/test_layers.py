@@ -24,15 +24,16 @@ MAY_IMPORT = {  # in reading order
     "gpu_program": LEAVES | {"ir", "runtime", "kept"},
     "gpu_stages": LEAVES
     | {"ir", "schedule", "codegen", "runtime", "kept", "emulated", "gpu_code", "gpu_program"},
-    "choices": LEAVES | {"ir", "kept"},
+    "choices": LEAVES,
+    "tuned": LEAVES | {"ir", "kept", "choices"},
     "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept"}
-    | {"choices", "gpu_stages"},
+    | {"tuned", "gpu_stages"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
-    | {"choices", "tuner"},
+    | {"tuned", "tuner"},
     "kernel": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
-    | {"gradients", "choices", "tuner"},
-    "tuner": LEAVES | {"choices", "frontend", "pipeline", "runtime", "specialisation", "gradients", "kernel"},
+    | {"gradients", "tuned", "tuner"},
+    "tuner": LEAVES | {"choices", "tuned", "frontend", "pipeline", "runtime", "specialisation", "gradients", "kernel"},
     "testing": LEAVES | {"gpu_code", "gradients", "kernel"},
     **{leaf: set() for leaf in LEAVES},
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kdsl as kd
-from kdsl import choices, pipeline, tuner
+from kdsl import choices, pipeline, tuned, tuner
 from kdsl.ir.interpreter import interpret
 from kdsl.schedule.register_tile import choose_tiling
 from kdsl.specialisation import target_named
@@ -26,7 +26,7 @@ V3 = LEVELS["x86-64-v3"]
 def fresh(tmp_path, monkeypatch):
     """A cache of its own; what earlier tests tuned is forgotten."""
     monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(choices, "_known", {})
+    monkeypatch.setattr(tuned, "_known", {})
     return tmp_path
 
 
@@ -80,7 +80,7 @@ def test_the_winner_is_used_and_kept(fresh, monkeypatch):
     np.testing.assert_array_equal(f(x), expected)
     used = f.specialise(f.read((x,), {})).program.target.choices
     assert used == (("row vectors", 2),)
-    monkeypatch.setattr(choices, "_known", {})  # another process finds it on disk
+    monkeypatch.setattr(tuned, "_known", {})  # another process finds it on disk
     again = kd.kernel(lambda x: kd.exp(x) - 1)
     assert again.specialise(again.read((x,), {})).program.target.choices == used
     other = kd.kernel(lambda x: kd.exp(x) - 2)
@@ -98,10 +98,10 @@ def test_a_schedule_that_computes_something_else_is_an_error(fresh):
 def test_the_environment_asks_for_it(fresh):
     program = (
         "import numpy as np, kdsl as kd\n"
-        "from kdsl import choices\n"
+        "from kdsl import tuned\n"
         "f = kd.kernel(lambda x: kd.exp(x) * 3)\n"
         "f(np.ones((3, 1000), 'f4'))\n"
-        "print(len(choices._known))\n"
+        "print(len(tuned._known))\n"
     )
     environment = {**os.environ, "KDSL_TUNE": "1", "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)

@@ -87,7 +87,7 @@ class Pullback(Looking):
             tree, wanted = gradient_tree(call)
             halves = compiler().Halves(traced.function, wanted)
             if wants_tuning(call.tensors):
-                from kdsl.choices import is_tuned
+                from kdsl.tuned import is_tuned
                 from kdsl.tuner import tuned_pullback
 
                 if not is_tuned(traced.function, signature.strides, ("forward", halves.wanted, halves.cut), chosen):

@@ -67,7 +67,7 @@ class Vjp(Looking):
             tree, wanted = gradient_tree(call)
             strides = (*call.signature.strides, *parts.cotangents.strides)
             if wants_tuning(parts.tensors):
-                from kdsl.choices import is_tuned
+                from kdsl.tuned import is_tuned
                 from kdsl.tuner import tuned_vjp
 
                 if not is_tuned(parts.traced.function, strides, ("vjp", tuple(wanted)), chosen):
