@@ -90,6 +90,7 @@ class Chain:
         moved = b.emit(Op.ADD, grown, b.cast(e, self.product))
         nothing = b.emit(Op.EQ, e, 0.0)  # -0.0 stays what it is
         near = b.cast(_v(b.emit(Op.WHERE, nothing, grown, moved)), self.dtype)
+        near = b.emit(Op.WHERE, b.emit(Op.IS_INF, e), e, near)  # an infinity that arrives hides what would have grown too large
         unreached = b.emit(Op.AND, b.emit(Op.EQ, start, 0.0), b.emit(Op.IS_INF, p))
         near = b.emit(Op.WHERE, unreached, e, near)
         infinite = b.emit(Op.WHERE, b.emit(Op.GT, start, 0.0), known["w"], known["u"])
