@@ -20,6 +20,7 @@ from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Known, Memory, spread_to
+from kdsl.schedule.scan_ahead import rows_ahead
 from kdsl.schedule.scan_tiles import ScanTiles
 
 
@@ -122,6 +123,8 @@ class ScanNest:
         made = tuple(ir.Carry(n.name, s, a) for n, s, a in zip(names, starts, after, strict=True))
         order = "backward" if self.p.backward and index == self.step else "forward"
         body = t.pop()
+        if t.still:  # on a CPU
+            body = (*rows_ahead(body, index, order == "backward"), *body)
         t.emit(ir.Stream(index, lo, hi, 1, body, made, order))
         self.register(names)
         return names

@@ -150,3 +150,13 @@ def test_invariants_are_read_before_the_steps():
     text = k.stages(*arguments(4, 128, 384, 16, "f4"))["scheduled"]
     steps = text[text.index("for step_0") :]
     assert "load(a[" not in steps and "load(a[" in text
+
+
+def test_rows_far_apart_are_asked_for_ahead():
+    """The processor's own prefetching ends at every page; nearer rows, and what a step has in one line, it finds itself."""
+    f, kernel = kd.f32, kd.kernel(selective)
+    wide, narrow = (
+        kernel.stages(f[2, 64, n], f[2, 64, n], f[n, 4], f[2, 64, 4], f[2, 64, 4])["scheduled"] for n in (96, 32)
+    )
+    assert wide.count("prefetch(") == 3 and "step_0 + 16" in wide  # x, dt and the result
+    assert "prefetch(" not in narrow

@@ -113,7 +113,8 @@ class Emitter(Together):
     def statements(self, body: Sequence[Statement], carries: Sequence[ir.Carry] = ()) -> None:
         """The statements of a loop's body; what its carries are next, where that comes out on the way."""
         for i, s in enumerate(body):
-            if isinstance(s, (ir.Let, ir.Put, ir.Store)) and (i == 0 or isinstance(body[i - 1], (ir.If, ir.Stream, ir.Near))):
+            first = i == 0 or isinstance(body[i - 1], (ir.If, ir.Stream, ir.Near, ir.Prefetch))
+            if first and isinstance(s, (ir.Let, ir.Put, ir.Store)):
                 left = self.together(body[i:], carries)
                 if left is not None:
                     self.one_by_one(left)
