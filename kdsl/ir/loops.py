@@ -396,6 +396,18 @@ def children(tile: Tile) -> tuple[Tile, ...]:
     return ()
 
 
+def loads_in(tile: Tile) -> Iterator[Load]:
+    """Every Load of an expression, once: what stands in it several times is walked once."""
+    stack, seen = [tile], set()
+    while stack:
+        here = stack.pop()
+        if id(here) not in seen:
+            seen.add(id(here))
+            if isinstance(here, Load):
+                yield here
+            stack += reversed(children(here))
+
+
 def tiles_of(statement: Statement) -> tuple[Tile, ...]:
     """The tile expressions that stand in a statement itself (not in its body)."""
     if isinstance(statement, (Let, Put, Store)):

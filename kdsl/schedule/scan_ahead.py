@@ -37,11 +37,4 @@ def _views(body: tuple[ir.Statement, ...]) -> Iterator[tuple[ir.View, ir.TileSha
         if isinstance(s, ir.Store):
             yield s.view, s.tile.shape
         for tile in ir.tiles_of(s):
-            yield from _loads(tile)
-
-
-def _loads(tile: ir.Tile) -> Iterator[tuple[ir.View, ir.TileShape]]:
-    if isinstance(tile, ir.Load):
-        yield tile.view, tile.shape
-    for t in ir.children(tile):
-        yield from _loads(t)
+            yield from ((load.view, load.shape) for load in ir.loads_in(tile))

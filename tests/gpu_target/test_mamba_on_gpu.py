@@ -8,15 +8,13 @@ import pytest
 
 import kdsl as kd
 import nn.functional as F
-from kdsl.ir.interpreter import interpret
 from kdsl.testing import gpu_code
 from kdsl.transforms.differentiate import vjp
 from kdsl.transforms.prune import prune
 from kdsl.transforms.simplify import simplify
 from nn.functional.ssm import causal_convolution, chunked_recurrence
 from tests.emulator.kernels import needs_numba
-from tests.gpu_target.checked import agrees, check, cotangents, traced
-from tests.gpu_target.on_emulator import run
+from tests.gpu_target.checked import agrees, check, check_gradients, cotangents, traced
 
 pytestmark = [pytest.mark.oracle, needs_numba]
 rng = np.random.default_rng(0)
@@ -24,12 +22,6 @@ rng = np.random.default_rng(0)
 
 def normal(*shape, dtype="f4"):
     return rng.standard_normal(shape).astype(ml_dtypes.bfloat16 if dtype == "bf16" else dtype)
-
-
-def check_gradients(f, *arrays):
-    function = traced(f, *arrays)
-    derived = prune(simplify(vjp(simplify(function))))
-    return agrees(derived, [*arrays, *cotangents(function, arrays)], (interpret, run))
 
 
 def scan(u, delta, A, B, C, D, z, bias):

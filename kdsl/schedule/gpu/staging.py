@@ -14,7 +14,7 @@ Read before: schedule/dot_values.py. Read next: dots.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,14 +124,6 @@ def on_tensor_cores(a: ir.Memory, b: ir.Memory) -> bool:
     return a.dtype is b.dtype and a.dtype in (dt.f16, dt.bf16)
 
 
-def loads_in(tile: ir.Tile) -> Iterator[ir.Load]:
-    """Every Load of an expression."""
-    if isinstance(tile, ir.Load):
-        yield tile
-    for t in ir.children(tile):
-        yield from loads_in(t)
-
-
 def _ends(tile: ir.Tile, at: Extent, d: int) -> bool:
     """Whether a tile is 0 where the position `at`, along tile axis d, is beyond the end of its letter: a plain Load, whose
     index for that letter is checked and counts nothing else."""
@@ -149,7 +141,7 @@ def _base(at: Extent, d: int) -> tuple[Extent, Extent]:
 
 def _runs_down(values: Values, tile: ir.Tile) -> bool:
     """Whether what a tile reads lies in memory along its rows (axis 0), and nothing of it along its columns."""
-    loads = [x for x in loads_in(tile) if not isinstance(x.view.memory, ir.Near) and len(x.shape) == 2]
+    loads = [x for x in ir.loads_in(tile) if not isinstance(x.view.memory, ir.Near) and len(x.shape) == 2]
     runs = [[values.stride(x.view, d) == 1 and x.shape[d] > 1 for d in (0, 1)] for x in loads]
     return any(r[0] for r in runs) and not any(r[1] for r in runs)
 

@@ -24,7 +24,7 @@ from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
 from kdsl.schedule.gpu.dot_tiling import guess
 from kdsl.schedule.gpu.epilogue import finished
-from kdsl.schedule.gpu.staging import loads_in, operand_tile
+from kdsl.schedule.gpu.staging import operand_tile
 from kdsl.schedule.kernels import kernel
 from kdsl.target import Target
 
@@ -63,7 +63,7 @@ class _Thin:
         if self.long is not None:
             at[self.long] = size(f"at{self.long}") + ir.axis(0)
         for number in (0, 1):
-            for load in loads_in(self.values.operand(e, number, Place(at, (8, 8)), Known({}))):
+            for load in ir.loads_in(self.values.operand(e, number, Place(at, (8, 8)), Known({}))):
                 if load.shape == (8, 8) and self.values.stride(load.view, 0) == 1:
                     return False
         return True
