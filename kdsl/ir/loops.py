@@ -383,6 +383,11 @@ class Program:
     facts: tuple[Extent, ...] = ()
 
 
+def root(memory: Memory) -> Buffer | Near:
+    """The memory itself, where another shape of it is given."""
+    return memory.buffer if isinstance(memory, Reshaped) else memory
+
+
 def children(tile: Tile) -> tuple[Tile, ...]:
     """The tiles that a tile is computed from."""
     if isinstance(tile, Map):

@@ -8,7 +8,7 @@ A ring's slot is number % depth, so running a loop 2 depth + 1 times meets every
 bounds are no numbers, the runs looked at are those in which up to two loops go. A barrier must lie between two accesses of one
 slot unless both read or are one own write; a copy has ended only after a wait before that barrier. The place that parts most of
 what is not parted yet is taken first; among equals the outermost and latest. What turns out superfluous goes.
-Read next: emit.py.
+Read next: lines.py.
 """
 
 from __future__ import annotations

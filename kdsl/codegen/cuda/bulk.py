@@ -13,7 +13,7 @@ maps that are passed, the mbarriers' record, and the statements of that warp.
 
 A tile's number counts all steps of the stream that reads it, whatever streams are around. Results of f16 and bf16 leave through
 near memory too (`sends`), each warp's rows by themselves: memory is then written in whole sectors, while others multiply.
-Read before: ir/boxes.py, macros_bulk.py. Read next: emit.py.
+Read before: ir/boxes.py, macros_bulk.py. Read next: streams.py, emit.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdsl.codegen.cuda.choose_layouts import Unsupported
-from kdsl.codegen.cuda.expressions import Block, Line
 from kdsl.codegen.cuda.grid import Enter, Text
 from kdsl.codegen.cuda.layout import Layout, accumulator
+from kdsl.codegen.cuda.lines import Block, Line
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES, HALVES
 from kdsl.ir import loops as ir

@@ -5,7 +5,7 @@ rows and columns; any other shape is blocked, with the same threads along each a
 columns of different tiles lie in the same threads and folds and broadcasts need no conversion. Where they still differ,
 expressions.py goes through near memory.
 Warps come from the kernel's schedule ("warps": (down, across)).
-In:  a kernel of the loop IR.  Out: Layouts. Read before: layout.py, ir/loops.py. Read next: expressions.py.
+In:  a kernel of the loop IR.  Out: Layouts. Read before: layout.py, ir/loops.py. Read next: views.py.
 """
 
 from __future__ import annotations
@@ -100,6 +100,12 @@ class Layouts:
             text = f"blocked({shape}, {self.along}, {self.vector}{f', {self.down}' if self.down > 1 else ''})"
         self.texts.setdefault(layout, text)
         return layout
+
+    def crosses_warps(self, tile: ir.Tile) -> bool:
+        """Whether a fold in this expression goes through scratch memory of its own."""
+        if isinstance(tile, (ir.Fold, ir.Prefix)) and self.of(tuple(tile.tile.shape)).crosses_warps(tile.axis):
+            return True
+        return any(map(self.crosses_warps, ir.children(tile)))
 
     def operand(self, shape: ir.TileShape) -> Layout:
         """The left operand of a dot on tensor cores."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdsl.codegen.cuda.addresses import group
-from kdsl.codegen.cuda.expressions import Block, Line
+from kdsl.codegen.cuda.lines import Block, Line
 from kdsl.codegen.cuda.names import Names
 from kdsl.ir import loops as ir
 from kdsl.ir.sizes import Extent, ceildiv, names_in

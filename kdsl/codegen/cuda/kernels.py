@@ -60,12 +60,11 @@ def emit_cuda(program: ir.Program) -> Source:
 
 def _kernel(kernel: ir.Kernel) -> GpuKernel:
     emitter = Emitter(kernel)
-    source = emitter.source()
     parameters = [Parameter(b.name, "address", emitter.alignment(b)) for b in kernel.buffers]
     parameters += [Parameter(s, "size") for s in kernel.sizes]
     parameters += [Parameter(b.memory.name, "map", PIECE, b) for _, b in emitter.maps]
     return GpuKernel(
-        emitter.name, source, emitter.threads, emitter.near_bytes, emitter.blocks, tuple(parameters), kernel.buffers
+        emitter.name, emitter.source, emitter.threads, emitter.near_bytes, emitter.blocks, tuple(parameters), kernel.buffers
     )
 
 

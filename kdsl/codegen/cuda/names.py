@@ -1,7 +1,7 @@
 """What things are called in generated source: the user's names, unless Python or a macro has them already.
 
 In:  the names of buffers, sizes, loops and Lets.  Out: one Python name for each.
-Read next: expressions.py.
+Read next: views.py.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ import pytest
 
 import kdsl.dtypes as dt
 from kdsl.codegen.cuda import scalars
-from kdsl.codegen.cuda.expressions import INFIX
 from kdsl.codegen.cuda.names import RESERVED, Names
+from kdsl.codegen.cuda.operators import INFIX
 from kdsl.ir.ops import BINARY, COMPOSITE, CORE, ELEMENTWISE, TO_BOOL, Op
 from tests.codegen.llvm.test_operations import legal
 from tests.emulator.kernels import needs_numba
