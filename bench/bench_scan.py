@@ -91,6 +91,14 @@ def test_selective_scan_with_its_gradient(race, torch, array):
     race("selective scan with its gradient (4, 512, 384, 16)", ours, others, 10, rounds=5)
 
 
+def test_a_named_number_of_states(race, array):
+    a, b, c, d = (kd.f32["B", "L", "D"], kd.f32["D", "N"], kd.f32["B", "L", "N"], kd.f32["D"])
+    named = kd.kernel(selective_scan, types=(a, a, b, c, c, d))
+    args = arguments(array, *SIZES)
+    close(named(*args), selective_scan(*args))
+    race("selective scan of named sizes", lambda: named(*args), {"of numbers": lambda: selective_scan(*args)}, 0.8, rounds=7)
+
+
 def test_cost_grows_with_length(race, array):
     short, long = (arguments(array, 1, n, 64, 16) for n in (1024, 65536))
     selective_scan(*short), selective_scan(*long)

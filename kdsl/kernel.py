@@ -26,10 +26,14 @@ from kdsl.inspection.looking import Looking
 from kdsl.interop.arguments import as_view, wrapper_of
 from kdsl.language.dispatch import current, set_eager
 from kdsl.specialisation import (
+    Numbers,
     ShortWay,
     Specialisation,
     Specialisations,
     compiler,
+    folded_names,
+    numbered,
+    numbers_of,
     target_for,
     target_named,
     target_of,
@@ -169,22 +173,29 @@ class Kernel(Looking):
         """The compiled program for these types."""
         name = target_of(target or self.target, call.tensors)
         chosen = target_for(name, call.signature, call.tensors)
-        key = call.signature.key, call.signature.strides, call.wrap, name, chosen.classes
         with self._traces.lock:
             traced = self.traced(call)
+            numbers = self.numbers(call, traced)
+            key = call.signature.key, call.signature.strides, call.wrap, name, chosen.classes, numbers
             found = self._programs.get(key)
             if found is None:
+                function = numbered(traced, numbers)
                 if wants_tuning(call.tensors):
                     from kdsl.tuned import is_tuned
                     from kdsl.tuner import tuned
 
-                    if not is_tuned(traced.function, call.signature.strides, "forward", chosen):
+                    if not is_tuned(function, call.signature.strides, "forward", chosen):
                         tuned(self, call)
-                compiled = compiler().compile_forward(traced.function, call.signature.strides, chosen)
+                compiled = compiler().compile_forward(function, call.signature.strides, chosen)
+                exact = bool(folded_names(traced)) and not numbers
                 found = self._programs[key] = Specialisation(
-                    compiled, traced, traced.tree, call.signature.sizes, call.wrap
+                    compiled, traced, traced.tree, call.signature.sizes, call.wrap, exact
                 )
             return found
+
+    def numbers(self, call: Call, traced: Traced) -> Numbers:
+        """The named sizes that this call's program takes as numbers (transforms/numbers.py)."""
+        return self._traces.note(numbers_of(traced, call.signature, call.tensors))
 
     def forget(self) -> None:
         """Compile again at the next call: tuning has found something."""

@@ -37,6 +37,8 @@ from kdsl.transforms.derivatives_scan import with_checkpoints
 from kdsl.transforms.differentiate import vjp
 from kdsl.transforms.expand import expand
 from kdsl.transforms.group import group
+from kdsl.transforms.numbers import folded_names as folded_names
+from kdsl.transforms.numbers import with_numbers as with_numbers
 from kdsl.transforms.prune import prune
 from kdsl.transforms.residuals import Split, split_forward_backward
 from kdsl.transforms.simplify import simplify

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,9 @@ from kdsl.frontend.trace import Traced
 from kdsl.frontend.trees import LEAF, Tree, builder, flatten, unflatten
 from kdsl.interop.arguments import as_view, is_array, on_device
 from kdsl.ir.location import user_stacklevel
+from kdsl.ir.ops import Op
 from kdsl.ir.sizes import evaluate
+from kdsl.ir.tensor import Function
 from kdsl.runtime.cuda_arrays import DeviceTensor
 from kdsl.runtime.cuda_call import GpuExecutable
 from kdsl.runtime.cuda_driver import level, missing
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 MANY = 16
 MOST_RECORDS = 64
+MOST_NUMBER = 64  # elements of a named axis that a scan's step folds: so many lie in registers
 
 
 def compiler() -> Any:
@@ -79,6 +83,36 @@ def target_for(name: str, signature: Signature, tensors: Sequence[Any]) -> Targe
     return replace(target, classes=tuple(size_class(n, v) for n, v in sorted(found.items()) if isinstance(v, int)))
 
 
+# --- named sizes that are compiled as numbers -----------------------------------------------------------------------------
+Numbers = tuple[tuple[str, int], ...]  # named sizes of a call for whose values there is a program of its own
+
+
+def numbers_of(traced: Traced, signature: Signature, tensors: Sequence[Any]) -> Numbers:
+    """The named sizes that this call's program takes as numbers: the few elements that a scan's step folds."""
+    names = folded_names(traced) if signature.sizes else ()
+    if not names:
+        return ()
+    found = sizes_of([s for s in signature.sizes if s.name in names and not s.of_stride], tensors)
+    return tuple((n, v) for n, v in sorted(found.items()) if isinstance(v, int) and 0 < v <= MOST_NUMBER)
+
+
+def folded_names(traced: Traced) -> frozenset[str]:
+    """The names whose values may be taken as numbers, found once."""
+    found = _names.get(traced)
+    if found is None:
+        scans = any(e.op is Op.SCAN for e in traced.function.equations)
+        found = _names[traced] = compiler().folded_names(traced.function) if scans else frozenset()
+    return found
+
+
+_names: weakref.WeakKeyDictionary[Traced, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def numbered(traced: Traced, numbers: Numbers) -> Function:
+    """The traced program with numbers in place of these names."""
+    return compiler().with_numbers(traced.function, dict(numbers)) if numbers else traced.function
+
+
 @dataclass(eq=False)
 class Specialisation:
     """A compiled program with the structure of its results and what must hold at each call."""
@@ -90,6 +124,7 @@ class Specialisation:
     wrap: Callable[[np.ndarray], Any] | None = (
         None  # makes the callers' kind of array of a result; None: NumPy's own
     )
+    exact: bool = False  # other values of the named sizes may have another program
 
     @property
     def program(self) -> Compiled:
@@ -159,6 +194,7 @@ class Specialisations:
         self.label = label
         self.known: dict[Any, Any] = {}
         self.signatures: list[Signature] = []
+        self.numbers: set[Numbers] = set()
         self.warned = False
         self.lock = threading.RLock()
 
@@ -166,14 +202,26 @@ class Specialisations:
         """Keep what was made for this key; say so once when there are very many."""
         self.known[key] = made
         self.signatures.append(signature)
-        if len(self.signatures) > MANY and not self.warned:
-            self.warned = True
-            warnings.warn(
-                f"{self.label} has been compiled for {len(self.signatures)} kinds of arguments: {_what_changes(self.signatures)}",
-                SpecialisationWarning,
-                stacklevel=user_stacklevel(),
-            )
+        if len(self.signatures) > MANY:
+            self._warn(f"{len(self.signatures)} kinds of arguments", _what_changes(self.signatures))
         return made
+
+    def note(self, numbers: Numbers) -> Numbers:
+        """Say so too when named sizes have had very many values that programs are made for."""
+        if numbers and numbers not in self.numbers:
+            self.numbers.add(numbers)
+            if len(self.numbers) > MANY:
+                names = [dict(n) for n in self.numbers]
+                name = max(sorted({k for n in names for k in n}), key=lambda k: len({n.get(k) for n in names}))
+                way_out = f"a scan's step folds it, and has a program for each {name} up to {MOST_NUMBER}; pad it to a few sizes"
+                self._warn(f"{len(self.numbers)} values of its sizes", f"the named size {name} keeps changing; {way_out}")
+        return numbers
+
+    def _warn(self, what: str, why: str) -> None:
+        if not self.warned:
+            self.warned = True
+            text = f"{self.label} has been compiled for {what}: {why}"
+            warnings.warn(text, SpecialisationWarning, stacklevel=user_stacklevel())
 
 
 def _what_changes(signatures: list[Signature]) -> str:
@@ -244,7 +292,8 @@ class ShortWay:
             return
         if found.wrap is not None or executable is None:
             return
-        depends = found.traced.checks or found.program.target.classes or any(callable(c.extent) for c in executable.checks)
+        depends = found.exact or bool(found.traced.checks or found.program.target.classes)
+        depends = depends or any(callable(c.extent) for c in executable.checks)
         checked = tuple(sizes.items()) if depends else None
         key = found, checked, tuple(kwargs), tuple(map(type, args))
         if key in self._known:

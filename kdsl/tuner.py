@@ -25,10 +25,11 @@ from kdsl.gradients.vjp import Vjp
 from kdsl.runtime.cuda_arrays import DeviceTensor, put
 from kdsl.runtime.cuda_driver import call as of_driver
 from kdsl.runtime.cuda_driver import driver
-from kdsl.specialisation import compiler, target_for, target_of
+from kdsl.specialisation import compiler, numbered, target_for, target_of
 from kdsl.target import Target
 
 if TYPE_CHECKING:
+    from kdsl.frontend.trace import Traced
     from kdsl.kernel import Kernel
     from kdsl.pipeline import Compiled
 
@@ -85,14 +86,19 @@ def tune(f: Kernel | Vjp | Pullback, /, *args: Any, **kwargs: Any) -> Tuned:
 # --- what is tuned ----------------------------------------------------------------------------------------------------------
 def tuned(f: Kernel, call: Call) -> Tuned:
     """What tuning this call of a kernel finds; kept on disk."""
-    traced, strides = f.traced(call), call.signature.strides
+    function, strides = _numbered(f, call, f.traced(call)), call.signature.strides
     target = _target(f, call.signature, call.tensors)
 
     def compiled(chosen: Target) -> Compiled:
-        return compiler().compile_forward(traced.function, strides, chosen)
+        return compiler().compile_forward(function, strides, chosen)
 
     sizes = _sizes(call.signature.sizes, call.tensors)
-    return search(Subject(compiled, call.tensors, sizes, (traced.function, strides, "forward"), target))
+    return search(Subject(compiled, call.tensors, sizes, (function, strides, "forward"), target))
+
+
+def _numbered(f: Kernel, call: Call, traced: Traced) -> Any:
+    """The program that a call runs: named sizes may be numbers in it."""
+    return numbered(traced, f.numbers(call, traced))
 
 
 def tuned_vjp(f: Vjp, parts: Any) -> Tuned:
@@ -103,7 +109,7 @@ def tuned_vjp(f: Vjp, parts: Any) -> Tuned:
 def _of_vjp(f: Vjp, parts: Any) -> Subject:
     from kdsl.gradients.arguments import gradient_tree
 
-    call, function = parts.call, parts.traced.function
+    call, function = parts.call, _numbered(f.kernel, parts.call, parts.traced)
     strides = (*call.signature.strides, *parts.cotangents.strides)
     _, wanted = gradient_tree(call)
     target = _target(f.kernel, call.signature, parts.tensors)
@@ -128,7 +134,8 @@ def _of_pullback(f: Pullback, call: Call) -> tuple[Subject, Subject]:
 
     traced, strides = f.kernel.differentiable(call), call.signature.strides
     _, wanted = gradient_tree(call)
-    halves = compiler().Halves(traced.function, wanted)
+    function = _numbered(f.kernel, call, traced)
+    halves = compiler().Halves(function, wanted)
     target = _target(f.kernel, call.signature, call.tensors)
     sizes = _sizes(call.signature.sizes, call.tensors)
 
@@ -136,7 +143,7 @@ def _of_pullback(f: Pullback, call: Call) -> tuple[Subject, Subject]:
         return lambda chosen: compiler().compile_half(halves, which, own, chosen)
 
     def subject(which: str, own: Sequence[Any], tensors: Sequence[Any]) -> Subject:
-        key = traced.function, own, (which, halves.wanted, halves.cut)
+        key = function, own, (which, halves.wanted, halves.cut)
         return Subject(half(which, own), tensors, sizes, key, target)
 
     forward = subject("forward", strides, call.tensors)

@@ -31,7 +31,18 @@ from kdsl.ir.sizes import evaluate
 from kdsl.ir.tensor import Value
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, sizes_of, target_for, target_of, wants_tuning
+from kdsl.specialisation import (
+    Numbers,
+    ShortWay,
+    Specialisation,
+    compiler,
+    folded_names,
+    numbered,
+    sizes_of,
+    target_for,
+    target_of,
+    wants_tuning,
+)
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled, Halves
@@ -81,22 +92,25 @@ class Pullback(Looking):
         """The forward program for these types, and the backward that goes with it."""
         signature, name = call.signature, target_of(target or self.kernel.target, call.tensors)
         chosen = target_for(name, signature, call.tensors)
-        key = signature.key, signature.strides, call.wrap, name, chosen.classes
+        numbers = self.kernel.numbers(call, traced)
+        key = signature.key, signature.strides, call.wrap, name, chosen.classes, numbers
         found = self._forward.get(key)
         if found is None:
             tree, wanted = gradient_tree(call)
-            halves = compiler().Halves(traced.function, wanted)
+            function = numbered(traced, numbers)
+            halves = compiler().Halves(function, wanted)
             if wants_tuning(call.tensors):
                 from kdsl.tuned import is_tuned
                 from kdsl.tuner import tuned_pullback
 
-                if not is_tuned(traced.function, signature.strides, ("forward", halves.wanted, halves.cut), chosen):
+                if not is_tuned(function, signature.strides, ("forward", halves.wanted, halves.cut), chosen):
                     tuned_pullback(self, call)
             compiled = compiler().compile_half(halves, "forward", signature.strides, chosen)
-            forward = Specialisation(compiled, traced, traced.tree, signature.sizes, call.wrap)
+            exact = bool(folded_names(traced)) and not numbers
+            forward = Specialisation(compiled, traced, traced.tree, signature.sizes, call.wrap, exact)
             found = self._forward[key] = (
                 forward,
-                Backward(self.label, signature, traced, tree, halves, call.wrap, chosen),
+                Backward(self.label, signature, traced, tree, halves, call.wrap, chosen, numbers),
             )
         return found
 
@@ -125,12 +139,14 @@ class Backward:
     """The second half of all pullbacks of one forward program."""
 
     def __init__(
-        self, label: str, signature: Signature, traced: Traced, tree: Tree, halves: Halves, wrap: Any, target: Target
-    ) -> None:
+        self, label: str, signature: Signature, traced: Traced, tree: Tree, halves: Halves, wrap: Any, target: Target,
+        numbers: Numbers,
+    ) -> None:  # fmt: skip
         self.label, self.signature, self.traced, self.tree = label, signature, traced, tree
         self.halves, self.wrap, self.target = halves, wrap, target
         self.needed = halves.needed
-        self.told = tuple(s.name for s in signature.sizes)
+        self.numbers = dict(numbers)
+        self.told = tuple(s.name for s in signature.sizes if s.name not in self.numbers)
         self._programs: dict[Any, Specialisation] = {}
         self._short = ShortWay()
         self.short = self._short.call
@@ -156,7 +172,7 @@ class Backward:
         if any(isinstance(x, Tracer) for x in given):
             raise ArgumentError(f"{self.label} ran outside this kernel, so its cotangents cannot be tensors of the kernel")
         residuals, count = self.halves.residuals, len(self.needed)
-        arguments, sizes = held[residuals : residuals + count], dict(zip(self.told, held[residuals + count :]))
+        arguments, sizes = held[residuals : residuals + count], dict(zip(self.told, held[residuals + count :]), **self.numbers)
         own = [self._unchanged(x, i, sizes) for x, i in zip(arguments, self.needed)]
         read = read_cotangents(self.label, results, given, lambda: sizes, 0)
         sizes.update(sizes_of(read.sizes, read.tensors))

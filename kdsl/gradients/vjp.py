@@ -17,7 +17,16 @@ from kdsl.gradients.arguments import Split, gradient_tree, split
 from kdsl.inspection.looking import Looking
 from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
-from kdsl.specialisation import ShortWay, Specialisation, compiler, target_for, target_of, wants_tuning
+from kdsl.specialisation import (
+    ShortWay,
+    Specialisation,
+    compiler,
+    folded_names,
+    numbered,
+    target_for,
+    target_of,
+    wants_tuning,
+)
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
@@ -61,20 +70,23 @@ class Vjp(Looking):
         call = parts.call
         name = target_of(target or self.kernel.target, parts.tensors)
         chosen = target_for(name, call.signature, call.tensors)
-        key = call.signature.key, call.signature.strides, call.wrap, parts.cotangents.strides, name, chosen.classes
+        numbers = self.kernel.numbers(call, parts.traced)
+        key = call.signature.key, call.signature.strides, call.wrap, parts.cotangents.strides, name, chosen.classes, numbers
         found = self._programs.get(key)
         if found is None:
             tree, wanted = gradient_tree(call)
+            function = numbered(parts.traced, numbers)
             strides = (*call.signature.strides, *parts.cotangents.strides)
             if wants_tuning(parts.tensors):
                 from kdsl.tuned import is_tuned
                 from kdsl.tuner import tuned_vjp
 
-                if not is_tuned(parts.traced.function, strides, ("vjp", tuple(wanted)), chosen):
+                if not is_tuned(function, strides, ("vjp", tuple(wanted)), chosen):
                     tuned_vjp(self, parts)
-            compiled = compiler().compile_vjp(parts.traced.function, wanted, strides, chosen)
+            compiled = compiler().compile_vjp(function, wanted, strides, chosen)
             sizes = call.signature.sizes + parts.cotangents.sizes
-            found = Specialisation(compiled, parts.traced, tree, sizes, call.wrap)
+            exact = bool(folded_names(parts.traced)) and not numbers
+            found = Specialisation(compiled, parts.traced, tree, sizes, call.wrap, exact)
             self._programs[key] = found
         return found
 

@@ -10,6 +10,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from kdsl.ir.ops import Op
+from kdsl.ir.rules import identity
+from kdsl.ir.scans import scan_result
 from kdsl.ir.tensor import Function, Operand
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import Simplifier, rewrite, rule
@@ -26,6 +28,13 @@ def simpler_step(step: Function) -> Function:
         _simpler[step] = out = prune(rewrite(step, Simplifier()))
         simplified.add(out)
     return _simpler[step]
+
+
+@rule(Op.SCAN, exact=True)
+def nothing_of_a_scan(b: Simplifier, op: Op, operands: tuple[Any, ...], a: dict[str, Any]) -> Operand | None:
+    """a result of a scan that has no elements -> such an array"""
+    t = scan_result(a)
+    return b.full(identity(Op.SUM, t.dtype), t.shape, t.dtype) if 0 in t.shape else None
 
 
 @rule(Op.SCAN, exact=True)

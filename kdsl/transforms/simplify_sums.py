@@ -9,6 +9,7 @@ that would lose digits. Read before: transforms/rewrite.py. Read next: transform
 from __future__ import annotations
 
 from kdsl.ir.ops import Op
+from kdsl.ir.rules import identity, result_type
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Literal, Operand, Value
 from kdsl.transforms.rewrite import Attributes, Operands, Simplifier, rule
@@ -20,6 +21,13 @@ Term = tuple[
 
 IDEMPOTENT = (Op.MAX, Op.MIN, Op.ANY, Op.ALL)
 NESTING = (Op.SUM, Op.PROD, *IDEMPOTENT)
+
+
+@rule(*NESTING, exact=True)
+def reduce_nothing(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """sum over an axis of size 0 -> 0"""
+    t = result_type(op, x, a)
+    return b.full(identity(op, t.dtype), t.shape, t.dtype) if any(x[0].shape[i] == 0 for i in a["axes"]) else None
 
 
 @rule(*NESTING, exact=True)
