@@ -2,7 +2,7 @@
 
 In:  views of the loop IR.  Out: source text such as `by4(at(x, i, edge(axis1 + c)))`.
 An index that is a size plus whole multiples of tile axes is written as it is; any other becomes a tile of indices.
-Read before: macros_memory.py. Read next: views.py.
+Read before: macros_views.py. Read next: views.py.
 """
 
 from __future__ import annotations

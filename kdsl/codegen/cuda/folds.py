@@ -4,7 +4,7 @@ A fold goes through the registers of a thread in a fixed tree, then through lane
 of its own; nothing depends on timing, so the result is the same every time. A running fold doubles: bit by bit of the
 position along the axis, lowest first, each element whose bit is set takes in the last element before that half.
 In:  seam.py, writer.py, macros.py.  Out: `FOLDS`, names that generated source may use.
-Read before: layout.py, macros.py. Read next: macros_memory.py.
+Read before: layout.py, macros.py. Read next: macros_views.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A tile's type carries dtype, shape and layout, so one macro serves every shape, and a layout that does not fit is a TypeError
 when the kernel is compiled. What an op means is in the tables that the CPU uses too (scalars.py).
 In:  seam.py, writer.py.  Out: `MACROS`, names that generated source may use.
-Read before: seam.py, writer.py. Read next: folds.py, macros_memory.py.
+Read before: seam.py, writer.py. Read next: folds.py, macros_views.py.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from typing import Any
 
 from kdsl.codegen.cuda.layout import Layout, operand_a, operand_b
 from kdsl.codegen.cuda.macros_lanes import dot_in_lanes
-from kdsl.codegen.cuda.macros_memory import Places, _read, near_address, store
+from kdsl.codegen.cuda.macros_memory import read_tile, store
 from kdsl.codegen.cuda.macros_warpgroup import dot_of_warpgroups
+from kdsl.codegen.cuda.places import Places, near_address
 from kdsl.codegen.cuda.records import BYTES, HALVES, Tile
 from kdsl.codegen.cuda.seam import NearType, TileType, literal, macro, void
 from kdsl.codegen.cuda.writer import V, Writer, f32, i32
@@ -75,7 +76,7 @@ def take(w: Writer, sig: Any, tile: V, x: V, *fill: V) -> V:
     fragments = out.dtype in HALVES and len(out.layout.register) > 2 and out.layout.register[1] == (8, 0)
     if fragments and isinstance(kind, NearType):
         return w.pack(_fragments(w, kind, x, out.layout, range(out.count)))
-    return _read(w, sig, x, fill[0] if fill else None)
+    return read_tile(w, sig, x, fill[0] if fill else None)
 
 
 # --- dot -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 In:  an accumulator tile in any layout, two operands in near memory.  Out: the tile with their product added, in order of k.
 Per step of k a thread reads the rows and columns of its own registers, in pieces of up to 16 bytes, each once.
-Read before: macros_memory.py, layout.patches. Read next: macros_dot.py.
+Read before: places.py, words.py, layout.patches. Read next: macros_dot.py.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdsl.codegen.cuda.macros_memory import _plain_load, _word, near_address
+from kdsl.codegen.cuda.places import near_address
 from kdsl.codegen.cuda.records import BYTES, Tile
+from kdsl.codegen.cuda.words import plain_load, word_of
 from kdsl.codegen.cuda.writer import V, Writer, i32
 
 BODY = 512  # multiplications of a thread that stand one after the other; beyond that they are a loop
@@ -53,8 +54,8 @@ class _Side:
         else:
             inside = w.mul(column, i32(BYTES[s.dtype]))
             address = w.add(self.base, w.add(w.mul(row, i32(s.row_bytes)), inside))
-        word, n = _word(BYTES[s.dtype], count)
-        return w.from_words(_plain_load(w, 3, address, word, n, False), s.dtype, count)
+        word, n = word_of(BYTES[s.dtype], count)
+        return w.from_words(plain_load(w, 3, address, word, n, False), s.dtype, count)
 
 
 def dot_in_lanes(w: Writer, tile: Tile, total: V, kinds: Sequence[Any], values: Sequence[V]) -> V:
