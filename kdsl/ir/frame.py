@@ -225,7 +225,7 @@ class Grouping:
 
     `results` are the function's results (each a value that some plan writes, each once), then the values of `checks`.
     `aliases`: values that are the same memory as another value under another shape. `strides`: of parameters that are not
-    C-contiguous, in elements."""
+    C-contiguous, in elements. `arrays`: constants that plans read from memory, besides those that stand among their equations."""
 
     function: Function
     plans: tuple[Plan, ...]
@@ -234,6 +234,7 @@ class Grouping:
     refusals: tuple[Refusal, ...] = ()
     checks: tuple[IndexCheck, ...] = ()
     strides: Mapping[Value, Shape] = field(default_factory=dict)
+    arrays: Mapping[Value, Any] = field(default_factory=dict)
 
 
 def stacked_axes(m: Move, axes: Axes) -> tuple[tuple[Letter, ...] | None, ...]:

@@ -32,7 +32,7 @@ class Buffers:
             self.add(v, "result", i)
         self.arrays = {
             e.result: e.attributes["array"] for p in grouping.plans for e in p.equations if e.op is Op.CONSTANT
-        }  # fmt: skip
+        } | dict(grouping.arrays)
 
     @property
     def all(self) -> list[ir.Buffer]:

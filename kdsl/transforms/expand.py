@@ -29,6 +29,7 @@ from kdsl.ir.ops import CORE, Op
 from kdsl.ir.tensor import Equation, Function, Operand, Value, users
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import Simplifier
+from kdsl.transforms.scan_constants import without_constants
 from kdsl.transforms.simplify_scans import simplified
 from kdsl.transforms.views import push_views
 
@@ -84,8 +85,10 @@ def _replay(b: Simplifier, function: Function, environment: dict[Value, Operand]
                 calls[key] = _replay(b, callee, dict(zip(callee.parameters, x, strict=True)))
             environment[e.result] = calls[key][e.attributes["index"]]
         elif e.op is Op.SCAN:
-            steps = {k: expanded_step(e.attributes[k]) for k in ("step", "replay")}
-            environment[e.result] = b.emit(e.op, *x, name=e.result.name, **{**e.attributes, **steps})
+            step, again, arrays = without_constants(*(expanded_step(e.attributes[k]) for k in ("step", "replay")))
+            x += [b.emit(Op.CONSTANT, array=array) for array in arrays]
+            a = {**e.attributes, "step": step, "replay": again}
+            environment[e.result] = b.emit(e.op, *x, name=e.result.name, **a)
         elif e.op in (Op.STOP_GRADIENT, Op.BARRIER):
             environment[e.result] = x[0]
         elif e.op is Op.SIGMOID and uses.get(e.result) == 1:

@@ -44,6 +44,7 @@ class FreeValues:
         self.kept_results = set(results)
         self.free: dict[Equation, bool] = {}
         self.masks: set[Equation] = set()
+        self.lying: set[Equation] = set()  # constants that are read where the program keeps them
         self.virtual = virtual_equations(function, results, set(stored), near_bytes)
         for e in function.equations:
             self.free[e] = self._is_free(e)
@@ -107,7 +108,7 @@ class FreeValues:
         e = self.made.get(root)
         if e is None:
             return root not in self.strides or root is v
-        return not self.free[e] and e not in inside
+        return (not self.free[e] or e in self.lying) and e not in inside
 
     def close(self, inside: set[Equation]) -> set[Equation]:
         """The equations with the free ones that lead to them."""
@@ -118,14 +119,14 @@ class FreeValues:
                 e = self.made.get(v)
                 if e is None or e in out or not self.free[e]:
                     continue
-                if e.op is Op.RESHAPE and self.in_memory(v, inside):
+                if e.op in (Op.RESHAPE, Op.CONSTANT) and self.in_memory(v, inside):
                     continue
                 out.add(e)
                 todo.append(e)
         return out
 
     def store_operands(self, e: Equation) -> list[Equation]:
-        """Give up repeating what feeds e directly: its free operands become equations of their own."""
+        """Give up repeating what feeds e directly: its free operands become equations of their own, its constants memory."""
         stored = []
         for v in e.values:
             q = self.made.get(v)
@@ -138,9 +139,12 @@ class FreeValues:
                 q is not None
                 and self.free[q]
                 and q not in stored
-                and not (q.op is Op.RESHAPE and self.in_memory(q.result, set()))
+                and not (q.op in (Op.RESHAPE, Op.CONSTANT) and self.in_memory(q.result, set()))
             ):
-                self.free[q] = False
+                if q.op is Op.CONSTANT:
+                    self.lying.add(q)
+                else:
+                    self.free[q] = False
                 self.masks.discard(q)
                 stored.append(q)
         if stored:

@@ -48,7 +48,8 @@ def group(function: Function, target: Target, strides: Mapping[Value, Shape] | N
         if v is not base:
             del aliases[v]
             aliases[base] = v
-    return Grouping(function, tuple(plans), ready.results, aliases, tuple(work.refusals), ready.checks, dict(strides or {}))
+    refusals, arrays = tuple(work.refusals), {e.result: e.attributes["array"] for e in work.free.lying}
+    return Grouping(function, tuple(plans), ready.results, aliases, refusals, ready.checks, dict(strides or {}), arrays)
 
 
 class _Stored(Exception):
@@ -151,7 +152,8 @@ class _Grouper(Judge):
             for g in set(self.home.values()):  # who repeated them reads them from now on
                 g.reads, g.hard = self.read_by(g.equations), None
             for q in stored:
-                self.place(q)
+                if q.op is not Op.CONSTANT:
+                    self.place(q)
             found, hard = self.attempt(members_list)
         g = self.new(found, members_list, hard)
         self.merge_around(g, [*self.producers(g), *self.siblings(g)])

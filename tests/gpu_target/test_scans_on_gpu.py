@@ -62,7 +62,20 @@ def several_folds(x, w):
     return kd.scan(step, x[0], x)
 
 
+TURN = normal(5, 5)
+
+
+def an_array_from_outside(x):
+    return kd.scan(lambda c, v: (kd.tanh(c @ TURN) + v, (c, c * TURN[0])), x[0], x)
+
+
+def in_a_row(x):
+    return kd.scan(lambda c, v: (c * TURN[0] + v, c), x[0], x)
+
+
 THROUGH_MEMORY = {
+    "an array from outside": (an_array_from_outside, normal(4, 3, 5)),
+    "a row from outside": (in_a_row, normal(4, 3, 5)),
     "gru": gru(5, 2, 3, 4),
     "lstm of 21": lstm(3, 2, 5, 21),
     "kalman": kalman(3, 5),
@@ -86,7 +99,7 @@ def test_steps_through_memory(name):
     check(*THROUGH_MEMORY[name])
 
 
-@pytest.mark.parametrize("name", ["gru", "rolled"])
+@pytest.mark.parametrize("name", ["gru", "rolled", "an array from outside", "a row from outside"])
 def test_their_gradients(name):
     check_gradients(*THROUGH_MEMORY[name])
 

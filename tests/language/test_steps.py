@@ -236,3 +236,41 @@ def test_indices_in_the_steps_of_steps_are_checked():
     for wrong in ([[3, 1, 7], [0, 0, 0]], [[0, 0, 0], [0, 2, 9]], [[0, 5, 0], [0, 0, 0]]):
         with pytest.raises(IndexError):
             f(table, np.array(wrong))
+
+
+# --- arrays caught from outside ----------------------------------------------------------------------------------------------
+WEIGHTS, ROW, PLACES = normal(5, 5) / 2, normal(5), np.array([4, 0, -1, 2, 2])
+CAUGHT = {
+    "a row": lambda h, x: (kd.tanh(h * ROW + x), h),
+    "a matrix": lambda h, x: (kd.tanh(h @ WEIGHTS + x), h),
+    "an index": lambda h, x: (kd.take(h, PLACES, axis=1) * 0.5 + x, h),
+    "what a step gives": lambda h, x: (h * 0.5 + x, (ROW, PLACES, h * ROW)),
+    "the next carry": lambda h, x: (kd.ones((3, 1), dtype=kd.f64) * ROW, h * x),
+    "linear": lambda h, x: (h * ROW + x, h),
+    "twice": lambda h, x: (kd.tanh(h * ROW + x * ROW.copy()), kd.sum(h * ROW, axis=1)),
+    "in a scan of the step": lambda h, x: (
+        kd.tanh(h * 0.5 + kd.scan(lambda a, b: (kd.tanh(a * ROW[:3] + b), a), h[:, 0], x, axis=1)[1]), h
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+@pytest.mark.parametrize("length", [0, 1, 9])
+def test_a_step_that_catches(name, length):
+    check(lambda h, xs: kd.scan(CAUGHT[name], h, xs), normal(3, 5), normal(length, 3, 5))
+
+
+def test_second_derivatives_of_a_step_that_catches_an_array():
+    def slope(h, xs):
+        return kd.grad(lambda h, xs: kd.sum(kd.sin(kd.scan(CAUGHT["a matrix"], h, xs)[0])), argnums=(0, 1))(h, xs)
+
+    check(slope, normal(3, 5), normal(9, 3, 5))
+
+
+def test_a_users_rule_that_catches_an_array_in_a_step():
+    @kd.kernel
+    def scaled(x):
+        return x * ROW
+
+    scaled.defvjp(lambda args, results, cotangents: (cotangents[0] * ROW,))
+    check(lambda h, xs: kd.scan(lambda h, x: (kd.tanh(scaled(h) + x), scaled(x)), h, xs), normal(3, 5), normal(9, 3, 5))
