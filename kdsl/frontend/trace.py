@@ -6,10 +6,8 @@ Read before: frontend/signature.py, language/tracer.py, language/dispatch.py. Re
 
 from __future__ import annotations
 
-import linecache
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,10 @@ import numpy as np
 from kdsl.errors import ArgumentError, KdslError, ResultError
 from kdsl.frontend.signature import Call, Signature
 from kdsl.frontend.trees import Tree, flatten
-from kdsl.ir.location import code_of, find_location_of_mistake, kernel_boundary, location_of_call, place
+from kdsl.ir.location import find_location_of_mistake, kernel_boundary, location_of_call, return_location
 from kdsl.ir.rules import Builder
 from kdsl.ir.sizes import Extent, Size
-from kdsl.ir.tensor import Function, Location, Value
+from kdsl.ir.tensor import Function, Value
 from kdsl.language.dispatch import Check, Trace, current, require, tracing
 from kdsl.language.operands import value as as_value
 from kdsl.language.sizes import NamedSize
@@ -82,7 +80,7 @@ def _results(
         raise ResultError(
             f"{name} returns what is no tensor: {str(error).splitlines()[0]}",
             facts=RESULTS,
-            location=_return_location(run, function) or find_location_of_mistake(),
+            location=return_location(run, function) or find_location_of_mistake(),
         ) from None
     wrong = _not_tensors(tree, "result")
     foreign = [
@@ -96,7 +94,7 @@ def _results(
             f"{name} returns {_article(what)} {what}{'' if path == 'result' else f' as {path}'}, "
             "which is no tensor of this kernel",
             facts=RESULTS,
-            location=_return_location(run, function) or find_location_of_mistake(),
+            location=return_location(run, function) or find_location_of_mistake(),
         )
     running.builder.location = location_of_call(function)
     return tree, tuple(as_value(x) for _, x in leaves)
@@ -118,38 +116,6 @@ def _not_tensors(tree: Tree, path: str) -> list[tuple[str, str]]:
     return [
         found for key, child in zip(keys, tree.children) for found in _not_tensors(child, f"{path}[{key!r}]")
     ]
-
-
-def _return_location(run: Callable[[], Any], function: Callable[..., Any]) -> Location | None:
-    """The expression after `return` (or a lambda's body), found by running the body once more under Python's profiler."""
-    code = code_of(function)
-    last: list[Location] = []
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        if code is not None and event == "return" and frame.f_code is code:
-            last.append(place(frame.f_code, frame.f_lasti))
-
-    outer = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        run()
-    finally:
-        sys.setprofile(outer)
-    if not last or code is None:
-        return location_of_call(function)
-    found = last[-1]
-    text = linecache.getline(found.file, found.line)
-    if code.co_name == "<lambda>":  # its body: all that its instructions cover on the line
-        spans = [
-            (a, b)
-            for line, end, a, b in code.co_positions()
-            if line == end == found.line and a is not None and b
-        ]
-        start, stop = min((a for a, _ in spans), default=None), max((b for _, b in spans), default=None)
-        return replace(found, start=start, stop=stop, end_line=found.line) if text.isascii() else found
-    if found.start is not None and text[found.start :].startswith("return "):
-        return replace(found, start=found.start + 7)
-    return found
 
 
 def inline(function: Function, operands: list[Value], builder: Builder) -> list[Value]:

@@ -99,6 +99,38 @@ def location_of_call(function: Callable[..., Any]) -> Location | None:
     return None if code is None else Location(code.co_filename, code.co_firstlineno, function=code.co_name)
 
 
+def return_location(run: Callable[[], Any], function: Callable[..., Any]) -> Location | None:
+    """The expression after `return` (or a lambda's body), found by running the body once more under Python's profiler."""
+    code = code_of(function)
+    last: list[Location] = []
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        if code is not None and event == "return" and frame.f_code is code:
+            last.append(place(frame.f_code, frame.f_lasti))
+
+    outer = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        run()
+    finally:
+        sys.setprofile(outer)
+    if not last or code is None:
+        return location_of_call(function)
+    found = last[-1]
+    text = linecache.getline(found.file, found.line)
+    if code.co_name == "<lambda>":  # its body: all that its instructions cover on the line
+        spans = [
+            (a, b)
+            for line, end, a, b in code.co_positions()
+            if line == end == found.line and a is not None and b
+        ]
+        start, stop = min((a for a, _ in spans), default=None), max((b for _, b in spans), default=None)
+        return replace(found, start=start, stop=stop, end_line=found.line) if text.isascii() else found
+    if found.start is not None and text[found.start :].startswith("return "):
+        return replace(found, start=found.start + 7)
+    return found
+
+
 def user_stacklevel() -> int:
     """The `stacklevel` with which warnings.warn, called by our caller, points at the user's line."""
     frame: FrameType | None = sys._getframe(1)

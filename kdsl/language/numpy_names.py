@@ -31,6 +31,9 @@ UFUNCS: dict[Any, str] = {
 REDUCTIONS: dict[Any, str] = {
     np.add: "sum", np.multiply: "prod", np.maximum: "max", np.minimum: "min", np.logical_and: "all", np.logical_or: "any",
 }  # fmt: skip
+ACCUMULATIONS: dict[Any, str] = {
+    np.add: "cumulative_sum", np.multiply: "cumulative_prod", np.maximum: "cumulative_max",
+}  # fmt: skip
 
 
 def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -42,6 +45,8 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: di
         return FUNCTIONS["astype"](FUNCTIONS[UFUNCS[ufunc]](*inputs), kwargs["dtype"])
     if method == "reduce" and ufunc in REDUCTIONS and len(inputs) == 1:
         return FUNCTIONS[REDUCTIONS[ufunc]](inputs[0], **{"axis": 0, **kwargs})
+    if method == "accumulate" and ufunc in ACCUMULATIONS and len(inputs) == 1:
+        return FUNCTIONS[ACCUMULATIONS[ufunc]](inputs[0], **{"axis": 0, **kwargs})
     raise _unknown(f"np.{ufunc.__name__}{'' if method == '__call__' else '.' + method}", kwargs)
 
 
@@ -106,6 +111,16 @@ def _named(name: str) -> Callable[..., Any]:
     return lambda *args, **kwargs: FUNCTIONS[name](*args, **kwargs)
 
 
+def _cumulative(name: str) -> Callable[..., Any]:
+    """np.cumsum without an axis runs over all elements in their order; np.cumulative_sum asks for one."""
+
+    def call(a: Any, axis: Any = None, dtype: Any = None, out: None = None) -> Any:
+        _no_out(out)
+        return FUNCTIONS[name](FUNCTIONS["reshape"](a, (-1,)) if axis is None else a, axis=axis, dtype=dtype)
+
+    return call
+
+
 def _axis_option(name: str, default: Any = 0) -> Callable[..., Any]:
     """NumPy takes the axis by position, the array API by keyword."""
     return lambda a, axis=default: FUNCTIONS[name](a, axis=axis)
@@ -151,6 +166,9 @@ _TABLE: dict[Any, Callable[..., Any]] = {
     **{getattr(np, n): _moment(n) for n in ("var", "std")},
     **{getattr(np, n): _like(n) for n in ("zeros_like", "ones_like", "full_like", "empty_like")},
     **{getattr(np, n): _triangle(n) for n in ("tril", "triu")},
+    np.cumsum: _cumulative("cumulative_sum"),
+    np.cumprod: _cumulative("cumulative_prod"),
+    **{getattr(np, n): _named(n) for n in ("cumulative_sum", "cumulative_prod") if hasattr(np, n)},
     np.count_nonzero: _named("count_nonzero"),
     np.transpose: _transpose,
     np.matrix_transpose: _named("matrix_transpose"),

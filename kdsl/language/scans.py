@@ -7,13 +7,17 @@ Read before: operands.py, reductions.py, ir/scans.py. Read next: transforms/deri
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
-from kdsl.errors import ArgumentError, DtypeError, KdslError, ShapeError
-from kdsl.ir.location import kernel_boundary
+from kdsl.errors import ArgumentError, AxisError, DtypeError, KdslError, ShapeError
+from kdsl.ir.location import kernel_boundary, return_location
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder, identity
 from kdsl.ir.scans import scan_attributes, without
@@ -51,11 +55,13 @@ def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse
     with tracing(inner) as running:
         tracers = iter([Tracer(inner, p) for p in parameters])
         given = carry.rebuilt(tracers), slices.rebuilt(tracers)
+        _check_takes(step, "a step", "(carry, x)")
         returned = _run_step(step, *given)
+        at = _returning(step, *given)
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise ArgumentError(f"a step returns (carry, y), not {_short(returned)}", hint="y may be None")
+            raise ArgumentError(f"a step returns (carry, y), not {_short(returned)}", hint="y may be None", location=at())
         after, y = _Nest(returned[0], "carry"), _Nest(returned[1], "y")
-        next_carries = _same_carry(carry, after, parameters[: len(carries)])
+        next_carries = _same_carry(carry, after, parameters[: len(carries)], at)
         ys = [value(x) for x in y.leaves]
     outer = current()
     assert outer is not None
@@ -79,6 +85,37 @@ def _run_step(step: Callable[..., Any], carry: Any, x: Any) -> Any:
     return step(carry, x)
 
 
+Place = Callable[[], Any]  # asked where there is a mistake
+
+
+def _returning(step: Callable[..., Any], carry: Any, x: Any) -> Place:
+    """Where a step says what it returns, with the scan that it belongs to."""
+
+    def place() -> Any:
+        running = current()
+        assert running is not None
+        assert running.outer is not None
+        found, scanned = return_location(lambda: _run_step(step, carry, x), step), running.outer.builder.location
+        if found is None or scanned is None:
+            return found
+        return replace(found, callers=(replace(scanned, callers=()), *scanned.callers))
+
+    return place
+
+
+def _check_takes(f: Callable[..., Any], what: str, arguments: str) -> None:
+    """`f` can be called with two arguments, as far as Python can tell."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):  # a callable of C's says nothing
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as mistake:
+        name = getattr(f, "__name__", type(f).__name__)
+        raise ArgumentError(f"{what} takes {arguments}: {name}{signature} does not, {mistake}") from None
+
+
 def _common_length(operands: list[Value], axes: list[int]) -> Extent:
     first, axis = operands[0], axes[0]
     for v, a in zip(operands[1:], axes[1:]):
@@ -90,25 +127,30 @@ def _common_length(operands: list[Value], axes: list[int]) -> Extent:
     return first.shape[axis]
 
 
-def _same_carry(before: _Nest, after: _Nest, wanted: list[Value]) -> list[Value]:
+def _same_carry(before: _Nest, after: _Nest, wanted: list[Value], at: Place) -> list[Value]:
     """The new carry's values; each must have the type of the old one. Python numbers take it."""
     if before.structure != after.structure:
         raise ArgumentError(
             f"the carry changes its structure: {before.structure} becomes {after.structure}",
             hint="a step returns a carry like the one that it got",
+            location=at(),
         )
     out = []
-    for path, x, old in zip(after.paths, after.leaves, wanted):
+    for path, begin, x, old in zip(before.paths, before.leaves, after.in_order_of(before), wanted):
         new = known(x)
         if not isinstance(new, Value):
             new = emit(Op.FULL, value=fitted(new, old.dtype), shape=(), dtype=old.dtype)
         if new.dtype is not old.dtype or new.shape != old.shape:
             kind: type[KdslError] = ShapeError if new.shape != old.shape else DtypeError
+            cast_it = f"cast the new carry, .astype(kd.{old.dtype})"
+            if isinstance(begin, (bool, int, float, np.generic)):
+                cast_it = f"begin with kd.full({old.shape}, {begin!r}, dtype=kd.{new.dtype}): {begin!r} begins as {old.type}"
             raise kind(
                 f"{path} changes its type: {old.type} becomes {new.type}",
                 label=str(new.type),
                 facts=("the carry keeps shape and dtype from step to step",),
-                hint=f"cast the new carry, .astype(kd.{old.dtype})" if new.shape == old.shape else "",
+                hint=cast_it if new.shape == old.shape else f"begin with the shape that it has later: kd.zeros({new.shape}, …)",
+                location=at(),
             )
         out.append(new)
     return out
@@ -126,14 +168,19 @@ class _Nest:
 
     def _flatten(self, x: Any, path: str, found: Leaves) -> str:
         if isinstance(x, dict):
-            return "{" + ", ".join(f"{k!r}: {self._flatten(v, f'{path}[{k!r}]', found)}" for k, v in x.items()) + "}"
+            inside = {repr(k): self._flatten(v, f"{path}[{k!r}]", found) for k, v in x.items()}
+            return "{" + ", ".join(f"{k}: {inside[k]}" for k in sorted(inside)) + "}"  # whatever order the keys are in
         if isinstance(x, (tuple, list)):
-            inside = ", ".join(self._flatten(v, f"{path}[{i}]", found) for i, v in enumerate(x))
-            return f"{type(x).__name__}({inside})"
+            return f"{type(x).__name__}({', '.join(self._flatten(v, f'{path}[{i}]', found) for i, v in enumerate(x))})"
         if x is None:
             return "None"
         found.append((path, x))
         return "tensor"
+
+    def in_order_of(self, other: _Nest) -> list[Any]:
+        """The leaves of this nest, in the order of one with the same structure and path."""
+        leaves = dict(zip(self.paths, self.leaves))
+        return [leaves[path] for path in other.paths]
 
     def rebuilt(self, leaves: Iterator[Any]) -> Any:
         """The same with other tensors."""
@@ -177,17 +224,34 @@ def associative_scan(combine: Callable[..., Any], xs: Any, /, axis: int = 0, rev
 
     def step(carry: tuple[Any, ...], x: tuple[Any, Any]) -> tuple[Any, Any]:
         is_first, now = x
-        together = _Nest(combine(nest.rebuilt(iter(carry)), nest.rebuilt(iter(now))), "combine")
+        _check_takes(combine, "combine", "(earlier, later)")
+        pair = nest.rebuilt(iter(carry)), nest.rebuilt(iter(now))
+        together, at = _Nest(combine(*pair), "xs"), _returning(combine, *pair)
         if together.structure != nest.structure:
-            raise ArgumentError(f"combine takes {nest.structure} and gives {together.structure}")
-        out = tuple(
-            FUNCTIONS["where"](is_first, new, FUNCTIONS["astype"](both, new.dtype) if isinstance(both, Tracer) else both)
-            for both, new in zip(together.leaves, now)
-        )
+            raise ArgumentError(f"combine takes {nest.structure} and gives {together.structure}", location=at())
+        given = zip(nest.paths, together.in_order_of(nest), now)
+        out = tuple(FUNCTIONS["where"](is_first, new, _combined(path, x, new.value, at)) for path, x, new in given)
         return out, out
 
     _, ys = scan(step, tuple(zeros), (begins, tuple(traced(v) for v in moved)), 0, reverse)
     return nest.rebuilt(iter([traced(_axis_back(value(y), a)) for y, a in zip(ys, axes)]))
+
+
+def _combined(path: str, x: Any, like: Value, at: Place) -> Tracer:
+    """What combine gives for a tensor; a Python number takes its type."""
+    new = known(x)
+    if not isinstance(new, Value):
+        return traced(emit(Op.FULL, value=fitted(new, like.dtype), shape=like.shape, dtype=like.dtype))
+    if new.type != like.type:
+        kind: type[KdslError] = ShapeError if new.shape != like.shape else DtypeError
+        raise kind(
+            f"combine takes {like.type} and gives {new.type} for {path}",
+            label=str(new.type),
+            facts=("what combine gives is what it takes next",),
+            hint=f"cast it, .astype(kd.{like.dtype})" if new.shape == like.shape else "",
+            location=at(),
+        )
+    return traced(new)
 
 
 def _axis_first(v: Value, axis: int) -> Value:
@@ -205,7 +269,7 @@ def _axis_back(v: Value, axis: int) -> Value:
 def _cumulative(name: str, op: str, start: Op, v: Value, axis: Any, include_initial: bool) -> Tracer:
     if axis is None:
         if len(v.shape) != 1:
-            raise ArgumentError(f"{name} of {v.type} needs an axis", label=str(v.type), hint="pass axis=-1, or any other")
+            raise AxisError(f"{name} of {v.type} needs an axis", label=str(v.type), hint="pass axis=-1, or any other")
         axis = 0
     along = one_axis(axis, len(v.shape), str(v.type))
     before = identity(start, v.dtype)
@@ -233,7 +297,7 @@ def _summable(x: Any, dtype: Any) -> Value:
 def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Tracer:
     """x[0], x[0] + x[1] … along an axis. Integers and bools give i64 (u64 for unsigned).
 
-    `include_initial` puts a 0 in front. Raises: ArgumentError without an axis where x is not 1-d.
+    `include_initial` puts a 0 in front. Raises: AxisError without an axis where x is not 1-d.
     Example: `kd.cumulative_sum(x, axis=-1)`.
     """
     return _cumulative("cumulative_sum", "add", Op.SUM, _summable(x, dtype), axis, include_initial)
@@ -243,7 +307,7 @@ def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, include_in
 def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Tracer:
     """x[0], x[0] * x[1] … along an axis. Integers and bools give i64 (u64 for unsigned).
 
-    `include_initial` puts a 1 in front. Raises: ArgumentError without an axis where x is not 1-d.
+    `include_initial` puts a 1 in front. Raises: AxisError without an axis where x is not 1-d.
     Example: `kd.cumulative_prod(x, axis=-1)`.
     """
     return _cumulative("cumulative_prod", "multiply", Op.PROD, _summable(x, dtype), axis, include_initial)
@@ -253,7 +317,7 @@ def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, include_i
 def cumulative_max(x: Any, /, *, axis: Any = None, include_initial: bool = False) -> Tracer:
     """The largest element so far along an axis, NaN from the first NaN on. `include_initial` puts the least value in front.
 
-    Raises: ArgumentError without an axis where x is not 1-d. Example: `kd.cumulative_max(x, axis=-1)`.
+    Raises: AxisError without an axis where x is not 1-d. Example: `kd.cumulative_max(x, axis=-1)`.
     """
     v = value(x)
     op = "logical_or" if v.dtype.kind == "bool" else "maximum"

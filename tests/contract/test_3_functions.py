@@ -774,7 +774,16 @@ NUMPYS = {
     "arctan2": lambda x: np.arctan2(x, x),
     "take": lambda x: np.take(x, 1, axis=1),
     "broadcast_to": lambda x: np.broadcast_to(x, (2, 2, 3)),
+    "cumsum": lambda x: np.cumsum(x),
+    "cumsum along an axis": lambda x: np.cumsum(x, 1),
+    "cumprod": lambda x: np.cumprod(x, axis=0),
+    "add.accumulate": lambda x: np.add.accumulate(x),
+    "multiply.accumulate": lambda x: np.multiply.accumulate(x, axis=1),
+    "maximum.accumulate": lambda x: np.maximum.accumulate(x, axis=1),
 }
+if hasattr(np, "cumulative_sum"):  # from NumPy 2.1 on
+    NUMPYS["cumulative_sum"] = lambda x: np.cumulative_sum(x, axis=1, include_initial=True)
+    NUMPYS["cumulative_prod"] = lambda x: np.cumulative_prod(x, axis=-1)
 
 
 @pytest.mark.parametrize("name", NUMPYS)

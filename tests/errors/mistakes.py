@@ -211,5 +211,52 @@ def types_of_unknown_parameter():
     kd.kernel(lambda x: x, types={"y": kd.f32})
 
 
+def carry_of_another_shape():
+    kd.kernel(lambda x: kd.scan(lambda total, row: (total + row, None), 0.0, x))(X)
+
+
+def carry_of_another_dtype():
+    def decayed(h, x):
+        h = h * 0.5 + x
+        return h.astype(kd.f64), h
+
+    kd.kernel(lambda x: kd.scan(decayed, kd.zeros(768), x))(X)
+
+
+def carry_begins_as_a_number():
+    kd.kernel(lambda x: kd.scan(lambda total, row: (total + kd.sum(row), total), 0.0, x))(X.astype("f8"))
+
+
+def carry_of_another_structure():
+    kd.kernel(lambda x: kd.scan(lambda c, row: ({"h": row}, None), {"h": kd.zeros(768), "n": 0}, x))(X)
+
+
+def step_without_y():
+    def step(h, x):
+        return h + x
+
+    kd.kernel(lambda x: kd.scan(step, kd.zeros(768), x))(X)
+
+
+def step_of_one_parameter():
+    kd.kernel(lambda x: kd.scan(lambda x: (x, x), kd.zeros(768), x))(X)
+
+
+def scan_over_nothing():
+    kd.kernel(lambda x: kd.scan(lambda c, _: (c, None), x, None))(X)
+
+
+def scanned_lengths():
+    kd.kernel(lambda x, b: kd.scan(lambda c, now: (c, None), 0.0, (x, b[:8])))(X, B)
+
+
+def combine_of_another_dtype():
+    kd.kernel(lambda n: kd.associative_scan(lambda a, b: a / b, n))(np.arange(8))
+
+
+def cumulative_without_an_axis():
+    kd.kernel(lambda x: kd.cumulative_sum(x))(X)
+
+
 MISTAKES = [f for name, f in list(globals().items()) if callable(f) and getattr(f, "__module__", "") == __name__
             and not isinstance(f, kd.Kernel) and name not in ("shifted",)]  # fmt: skip

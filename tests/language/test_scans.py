@@ -123,7 +123,7 @@ def test_what_a_scan_refuses():
         kd.kernel(lambda x: kd.scan(lambda c, v: (c + v, None), 0.0, x))(x)
     with pytest.raises(kd.ArgumentError, match="structure"):
         kd.kernel(lambda x: kd.scan(lambda c, v: ((c, c), None), 0.0, x))(x)
-    with pytest.raises(kd.ArgumentError, match="needs an axis"):
+    with pytest.raises(kd.AxisError, match="needs an axis"):
         kd.kernel(lambda x: kd.cumulative_sum(x))(x)
 
 
