@@ -161,20 +161,10 @@ def accesses(kernel: ir.Kernel) -> tuple[set[ir.Buffer], set[ir.Buffer]]:
     """The buffers that a kernel writes, and those that it reads."""
     written: set[ir.Buffer] = set()
     read: set[ir.Buffer] = set()
-    seen: set[int] = set()
-
-    def look(tile: ir.Tile) -> None:
-        if id(tile) in seen:
-            return
-        seen.add(id(tile))
-        if isinstance(tile, (ir.Load, ir.Gather)):
-            _add(read, tile.view.memory if isinstance(tile, ir.Load) else tile.memory)
-        for child in ir.children(tile):
-            look(child)
-
     for statement in ir.walk(kernel.body):
-        for tile in ir.tiles_of(statement):
-            look(tile)
+        for tile in ir.nodes(*ir.tiles_of(statement)):
+            if (memory := ir.memory_read(tile)) is not None:
+                _add(read, memory)
         if isinstance(statement, ir.Store):
             _add(written, statement.view.memory)
         elif isinstance(statement, ir.Copy):
@@ -183,6 +173,6 @@ def accesses(kernel: ir.Kernel) -> tuple[set[ir.Buffer], set[ir.Buffer]]:
 
 
 def _add(to: set[ir.Buffer], memory: ir.Memory) -> None:
-    root = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+    root = ir.root(memory)
     if isinstance(root, ir.Buffer):
         to.add(root)

@@ -65,8 +65,7 @@ def boxes_of(view: ir.View, shape: ir.TileShape) -> Boxes | None:
     if last is None or rows != 1 or len(axes) + 1 > MOST_AXES:
         return None
     extents, strides, box, starts = zip(*axes, last, strict=True)
-    buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-    return Boxes(buffer, memory.dtype, extents, strides, box, starts)
+    return Boxes(ir.root(memory), memory.dtype, extents, strides, box, starts)
 
 
 def _pieces(stride: Extent, dtype: DType) -> bool:

@@ -55,16 +55,16 @@ class _Kernel:
     def __init__(self, kernel: ir.Kernel) -> None:
         self.lets: dict[str, ir.Tile] = {}
         self.places: list[_Place] = []
-        self.read: set[ir.Buffer] = set()
-        self.stores: dict[ir.Buffer, list[_Place]] = {}
+        self.read: set[ir.Buffer | ir.Near] = set()
+        self.stores: dict[ir.Buffer | ir.Near, list[_Place]] = {}
         self.walk(kernel.body, ())
         for p in self.places:
             if isinstance(p.statement, ir.Copy):
-                self.read.add(_buffer(p.statement.view.memory))  # type: ignore[arg-type]
-            for t in ir.tiles_of(p.statement):
-                self.read |= {b for x in _tiles(t) if (b := _read(x)) is not None}
-            if isinstance(p.statement, ir.Store) and (b := _buffer(p.statement.view.memory)) is not None:
-                self.stores.setdefault(b, []).append(p)
+                self.read.add(ir.root(p.statement.view.memory))
+            tiles = ir.nodes(*ir.tiles_of(p.statement))
+            self.read |= {b for x in tiles if (b := _read(x)) is not None}
+            if isinstance(p.statement, ir.Store):
+                self.stores.setdefault(ir.root(p.statement.view.memory), []).append(p)
 
     def walk(self, body: tuple[ir.Statement, ...], loops: tuple[Loop, ...]) -> None:
         for i, s in enumerate(body):
@@ -83,9 +83,9 @@ class _Kernel:
             return False
         wanted: dict[ir.Tile, _Place] = {}  # each load of `a`, with the store that it must feed
         for p in self.places:
-            if isinstance(p.statement, ir.Copy) and _buffer(p.statement.view.memory) is a:
+            if isinstance(p.statement, ir.Copy) and ir.root(p.statement.view.memory) is a:
                 return False
-            here = [x for t in ir.tiles_of(p.statement) for x in _tiles(t) if _read(x) is a]
+            here = [x for x in ir.nodes(*ir.tiles_of(p.statement)) if _read(x) is a]
             store = [s for s in stores if s.body is p.body]
             if here and (len(store) != 1 or isinstance(p.statement, (ir.Stream, ir.If)) or p.number > store[0].number):
                 return False
@@ -124,47 +124,19 @@ class _Kernel:
 
     def reached(self, tile: ir.Tile) -> set[ir.Tile]:
         """All loads that a tile is computed from, through Lets."""
-        seen: set[ir.Tile] = set()
-        todo = [tile]
-        while todo:
-            t = todo.pop()
-            if t not in seen:
-                seen.add(t)
-                todo += [self.lets[t.name]] if isinstance(t, ir.Name) and t.name in self.lets else ir.children(t)
-        return {t for t in seen if isinstance(t, ir.Load)}
+        return {t for t in ir.nodes(tile, lets=self.lets.get) if isinstance(t, ir.Load)}
 
 
-def _tiles(tile: ir.Tile) -> set[ir.Tile]:
-    """A tile and what it is written with, each once."""
-    seen: set[ir.Tile] = set()
-    todo = [tile]
-    while todo:
-        t = todo.pop()
-        if t not in seen:
-            seen.add(t)
-            todo += ir.children(t)
-    return seen
-
-
-def _buffer(memory: ir.Memory) -> ir.Buffer | None:
-    return memory.buffer if isinstance(memory, ir.Reshaped) else memory if isinstance(memory, ir.Buffer) else None
-
-
-def _read(tile: ir.Tile) -> ir.Buffer | None:
-    if isinstance(tile, ir.Load):
-        return _buffer(tile.view.memory)
-    return _buffer(tile.memory) if isinstance(tile, ir.Gather) else None
+def _read(tile: ir.Tile) -> ir.Buffer | ir.Near | None:
+    memory = ir.memory_read(tile)
+    return None if memory is None else ir.root(memory)
 
 
 def _same_place(load: ir.Load, store: ir.Store) -> bool:
     """Whether a load and a store of equal buffers mean the same elements."""
     a, r = load.view, store.view
-    same_memory = a.memory.shape == r.memory.shape and _strides(a.memory) == _strides(r.memory)
+    same_memory = a.memory.shape == r.memory.shape and ir.strides(a.memory) == ir.strides(r.memory)
     return same_memory and a.index == r.index and tuple(load.shape) == tuple(store.tile.shape)
-
-
-def _strides(memory: ir.Memory) -> tuple[Extent, ...] | None:
-    return None if isinstance(memory, ir.Near) else memory.strides
 
 
 def _once(place: _Place) -> bool:

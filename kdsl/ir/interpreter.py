@@ -10,7 +10,6 @@ Read before: ir/loops.py, ir/interpreter_memory.py. Read next: ir/loop_printer.p
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -22,7 +21,7 @@ from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.interpreter_maps import map_values
 from kdsl.ir.interpreter_memory import LoopError, Storage
-from kdsl.ir.sizes import Extent, Size
+from kdsl.ir.sizes import Extent, Size, row_major
 
 Values = dict[str, Any]  # names of sizes, loop indices, Lets and carries
 
@@ -114,7 +113,7 @@ class _Run:
         self.counter = itertools.count()
 
     def run(self) -> None:
-        written = {_buffer(s.view.memory) for s in ir.walk(self.kernel.body) if isinstance(s, ir.Store)}
+        written = {ir.root(s.view.memory) for s in ir.walk(self.kernel.body) if isinstance(s, ir.Store)}
         for buffer in self.kernel.buffers:
             self.memory[buffer].watch(buffer in written)
         self.body(self.kernel.body)
@@ -148,7 +147,7 @@ class _Run:
 
     def do_Near(self, near: ir.Near) -> None:
         shape = _numbers(near.shape, self.values)
-        self.near[near.name] = near, Storage(near.name, near.dtype, shape, _row_major(shape), False)
+        self.near[near.name] = near, Storage(near.name, near.dtype, shape, row_major(shape), False)
 
     def do_Copy(self, copy: ir.Copy) -> None:
         self.write(ir.View(copy.near, copy.index), self.load(copy.view, copy.shape))
@@ -172,9 +171,9 @@ class _Run:
             if memory.name not in self.near:
                 raise LoopError(f"near memory {memory.name} is used outside its block")
             shape = _numbers(memory.shape, self.values)
-            return self.near[memory.name][1], shape, _row_major(shape)
+            return self.near[memory.name][1], shape, row_major(shape)
         return (
-            self.memory[_buffer(memory)],
+            self.memory[ir.root(memory)],
             _numbers(memory.shape, self.values),
             _numbers(memory.strides, self.values),
         )
@@ -299,14 +298,6 @@ def round_to(values: np.ndarray, dtype: DType) -> np.ndarray:
     if dtype is dt.f16 or dtype is dt.bf16 or values.dtype == dtype.numpy:
         return values.astype(dtype.numpy)
     raise LoopError(f"{values.dtype} values go to memory of {dtype.name}: a cast is missing")
-
-
-def _buffer(memory: ir.Memory) -> Any:
-    return memory.buffer if isinstance(memory, ir.Reshaped) else memory
-
-
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def _span(i: Any) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
-from kdsl.ir.loop_printer import INFIX, contiguous
+from kdsl.ir.loop_printer import INFIX
 from kdsl.ir.loop_types import MONOIDS, TYPED_BY_ATTRIBUTE, arity, map_dtype
-from kdsl.ir.sizes import Extent, maximum, minimum, size
+from kdsl.ir.sizes import Extent, maximum, minimum, row_major, size
 from kdsl.ir.tensor import Literal
 
 _OPERATORS = {
@@ -102,7 +102,7 @@ class _Parser:
         counts[role] = number + 1
         if "number" in options:
             number = ast.literal_eval(options["number"])
-        strides = self.extents(options["strides"]) if "strides" in options else contiguous(shape)
+        strides = self.extents(options["strides"]) if "strides" in options else row_major(shape)
         value = None
         if role == "constant":
             if isinstance(call.args[1], ast.Constant):
@@ -241,7 +241,7 @@ class _Parser:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "view":
             buffer, shape = self.memory_of(node.func.value), self.extents(node.args[0])
             assert isinstance(buffer, ir.Buffer)
-            strides = self.extents(node.keywords[0].value) if node.keywords else contiguous(shape)
+            strides = self.extents(node.keywords[0].value) if node.keywords else row_major(shape)
             return ir.Reshaped(buffer, shape, strides)
         name = _name(node)
         if name not in self.memory:

@@ -27,7 +27,7 @@ from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.interpreter_memory import LoopError
 from kdsl.ir.loop_types import TYPED_BY_ATTRIBUTE
-from kdsl.ir.sizes import Extent
+from kdsl.ir.sizes import row_major
 from kdsl.ir.tensor import Literal, Shape
 
 INFIX = {
@@ -63,22 +63,12 @@ def show_loops(program: ir.Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def contiguous(shape: Shape) -> Shape:
-    """The strides of C order."""
-    out: list[Extent] = []
-    step: Extent = 1
-    for n in reversed(shape):
-        out.insert(0, step)
-        step = step * n
-    return tuple(out)
-
-
 def _buffer(buffer: ir.Buffer, program: ir.Program) -> str:
     text = f"{buffer.role}({_type(buffer.dtype, buffer.shape)}"
     if buffer.role == "constant":
         array = program.constants[buffer.number]
         text += f", {array.tolist()}" if array.size <= SMALL_CONSTANT else ", ..."
-    if buffer.strides != contiguous(buffer.shape):
+    if buffer.strides != row_major(buffer.shape):
         text += f", strides={_tuple(buffer.strides)}"
     same = [b for b in program.buffers if b.role == buffer.role]
     if buffer.number != same.index(buffer):
@@ -200,7 +190,7 @@ def _view(view: ir.View) -> str:
 def _memory(memory: ir.Memory) -> str:
     if not isinstance(memory, ir.Reshaped):
         return memory.name
-    strides = "" if memory.strides == contiguous(memory.shape) else f", strides={_tuple(memory.strides)}"
+    strides = "" if memory.strides == row_major(memory.shape) else f", strides={_tuple(memory.strides)}"
     return f"{memory.name}.view({_tuple(memory.shape)}{strides})"
 
 

@@ -234,7 +234,7 @@ class _Kernel:
         if isinstance(memory, ir.Near):
             self.require(memory in self.near, f"near memory {memory.name} is used outside its block")
         else:
-            buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+            buffer = ir.root(memory)
             self.require(buffer in self.kernel.buffers, f"{memory.name} is not among the kernel's buffers")
         self.require(
             len(view.index) == len(memory.shape),
@@ -280,7 +280,7 @@ class _Kernel:
                 f"near memory {memory.name} is read before anything is put there",
             )
         else:
-            buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
+            buffer = ir.root(memory)
             self.require(buffer in self.written, f"{memory.name} is read before anything is stored there")
 
     def writes(self, view: ir.View, shape: ir.TileShape) -> None:
@@ -290,20 +290,13 @@ class _Kernel:
         if isinstance(view.memory, ir.Near):
             self.near[view.memory] = True
             return
-        buffer = view.memory.buffer if isinstance(view.memory, ir.Reshaped) else view.memory
+        buffer = ir.root(view.memory)
         self.require(buffer.role in ("result", "temporary"), f"the {buffer.role} {buffer.name} is stored to")
         self.written.add(buffer)
 
     # --- tiles -----------------------------------------------------------------------------------------------------------
     def tiles(self, *tiles: ir.Tile) -> None:
-        seen: set[int] = set()
-        stack = list(tiles)
-        while stack:
-            tile = stack.pop()
-            if id(tile) in seen:
-                continue
-            seen.add(id(tile))
-            stack += ir.children(tile)
+        for tile in ir.nodes(*tiles):
             wrong = check_types(tile)
             self.require(wrong is None, str(wrong))
             if isinstance(tile, ir.Name):

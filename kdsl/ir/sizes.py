@@ -12,8 +12,8 @@ Read next: ir/tensor.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Union, overload
 
 Extent = Union[int, "Size"]
 Atom = tuple  # ("name", text) | ("//" | "%" | "min" | "max", Extent, Extent)
@@ -204,6 +204,20 @@ def maximum(a: Extent, b: Extent) -> Extent:
 def ceildiv(a: Extent, b: Extent) -> Extent:
     """The smallest number of tiles of b that cover a."""
     return floordiv(a + b - 1, b)
+
+
+@overload
+def row_major(shape: Sequence[int]) -> tuple[int, ...]: ...
+@overload
+def row_major(shape: Sequence[Extent]) -> tuple[Extent, ...]: ...
+def row_major(shape: Sequence[Extent]) -> tuple[Extent, ...]:
+    """The strides of C order, in elements."""
+    out: list[Extent] = []
+    step: Extent = 1
+    for n in reversed(shape):
+        out.append(step)
+        step = step * n
+    return tuple(reversed(out))
 
 
 def at_least(a: Extent, b: Extent) -> bool:

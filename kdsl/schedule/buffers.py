@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Grouping, ScanPlan
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, Op
-from kdsl.ir.sizes import Extent, names_in
+from kdsl.ir.sizes import names_in, row_major
 from kdsl.ir.tensor import Shape, Value
 
 
@@ -56,8 +56,7 @@ class Buffers:
         if root is not None:
             if v not in self.reshaped:
                 memory = self.memory(root)
-                buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-                self.reshaped[v] = ir.Reshaped(buffer, v.shape, row_major(v.shape))
+                self.reshaped[v] = ir.Reshaped(ir.root(memory), v.shape, row_major(v.shape))
             return self.reshaped[v]
         if v not in self.by_value:
             if v in self.arrays:
@@ -79,16 +78,6 @@ def _statistics(grouping: Grouping) -> set[Value]:
         if isinstance(plan, ScanPlan) and plan.resident is not None:  # a step's values are as in registers
             found |= {m.into for m in plan.resident.moves()} - set(plan.outputs)
     return found
-
-
-def row_major(shape: Shape) -> Shape:
-    """The strides, in elements, of a C-contiguous array."""
-    out: list[Extent] = []
-    n: Extent = 1
-    for extent in reversed(shape):
-        out.append(n)
-        n = n * extent
-    return tuple(reversed(out))
 
 
 def assembled(grouping: Grouping, buffers: Buffers, kernels: Sequence[ir.Kernel]) -> ir.Program:

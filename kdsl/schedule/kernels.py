@@ -27,29 +27,25 @@ def kernel(plan: Plan, body: tuple[ir.Statement, ...], schedule: dict[str, Any])
 
     def memory(m: ir.Memory) -> None:
         if not isinstance(m, ir.Near):
-            buffer = m.buffer if isinstance(m, ir.Reshaped) else m
+            buffer = ir.root(m)
             buffers[buffer] = None
             mention(*m.strides, *m.shape, *buffer.shape, *buffer.strides)
         else:
             mention(*m.shape)
 
     def tile(t: ir.Tile) -> None:
-        if id(t) in seen:
-            return
-        seen.add(id(t))
         if isinstance(t, ir.Load):
-            memory(t.view.memory)
             mention(*t.view.index)
         elif isinstance(t, ir.Scalar):
             mention(t.value)
-        elif isinstance(t, ir.Gather):
-            memory(t.memory)
-        for c in ir.children(t):
-            tile(c)
+        if (m := ir.memory_read(t)) is not None:
+            memory(m)
 
     for s in ir.walk(body):
-        for t in ir.tiles_of(s):
-            tile(t)
+        for t in ir.nodes(*ir.tiles_of(s)):
+            if id(t) not in seen:
+                seen.add(id(t))
+                tile(t)
         if isinstance(s, (ir.Parallel, ir.Stream)):
             mention(s.lo, s.hi)
             local.add(s.index)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, flat
-from kdsl.ir.sizes import Extent, maximum, minimum, size
+from kdsl.ir.sizes import Extent, maximum, minimum, row_major, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.dot_values import Known, Place, Values
 from kdsl.schedule.kernels import kernel
@@ -40,16 +40,6 @@ class Packed:
         return ir.View(
             self.buffer, (*(place.at[x] for x in self.outer), panel, *(place.at[x] for x in self.k), column)
         )
-
-
-def row_major(shape: tuple[Extent, ...]) -> tuple[Extent, ...]:
-    """The strides of C order."""
-    out: list[Extent] = []
-    step: Extent = 1
-    for n in reversed(shape):
-        out.append(step)
-        step = step * n
-    return tuple(reversed(out))
 
 
 def temporary(name: str, value: Value, shape: tuple[Extent, ...]) -> ir.Buffer:

@@ -81,8 +81,7 @@ def joined_memory(memory: Memory, at: Position) -> tuple[Memory, list[Entry]]:
             strides.append(stride)
             entries.append(entry)
             n = 1
-    buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-    return ir.Reshaped(buffer, tuple(shape), tuple(strides)), entries
+    return ir.Reshaped(ir.root(memory), tuple(shape), tuple(strides)), entries
 
 
 def number(value: Extent, dtype: DType) -> ir.Tile:

@@ -22,11 +22,11 @@ from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import Product
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, maximum, minimum, size
+from kdsl.ir.sizes import Extent, maximum, minimum, row_major, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place
 from kdsl.schedule.line_pass import LinePass
-from kdsl.schedule.packing import along, row_major, tile_count, tiles_along
+from kdsl.schedule.packing import along, tile_count, tiles_along
 
 LINES = 8  # lines that are cleared, or finished, by one statement
 

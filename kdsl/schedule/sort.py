@@ -22,10 +22,9 @@ from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import SortPlan
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, size
+from kdsl.ir.sizes import Extent, row_major, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.kernels import kernel
-from kdsl.schedule.packing import row_major
 from kdsl.schedule.positions import Memory
 from kdsl.target import Target
 

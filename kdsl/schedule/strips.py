@@ -20,10 +20,10 @@ from kdsl.ir import loops as ir
 from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import REDUCTIONS, Op
-from kdsl.ir.sizes import Extent, minimum, size
+from kdsl.ir.sizes import Extent, minimum, row_major, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
-from kdsl.schedule.packing import Packed, along, pack, row_major, tile_count
+from kdsl.schedule.packing import Packed, along, pack, tile_count
 from kdsl.schedule.register_tile import Tiling, choose_tiling, whole
 from kdsl.target import Target
 

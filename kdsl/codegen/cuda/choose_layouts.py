@@ -25,14 +25,7 @@ class Unsupported(NotImplementedError):
 
 def all_tiles(kernel: ir.Kernel) -> list[ir.Tile]:
     """Every tile expression of a kernel, once."""
-    stack = [t for s in ir.walk(kernel.body) for t in ir.tiles_of(s)]
-    out: dict[int, ir.Tile] = {}
-    while stack:
-        tile = stack.pop()
-        if id(tile) not in out:
-            out[id(tile)] = tile
-            stack += ir.children(tile)
-    return list(out.values())
+    return list(ir.nodes(*(t for s in ir.walk(kernel.body) for t in ir.tiles_of(s))))
 
 
 class Layouts:

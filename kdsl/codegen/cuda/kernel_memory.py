@@ -77,10 +77,5 @@ def _apart(a: ir.Store, b: ir.Store, fixed: set[str]) -> bool:
 
 def _read(kernel: ir.Kernel) -> list[ir.Memory]:
     """What its loads, gathers and copies read."""
-    out: list[ir.Memory] = []
-    for t in all_tiles(kernel):
-        if isinstance(t, ir.Load):
-            out.append(t.view.memory)
-        elif isinstance(t, ir.Gather):
-            out.append(t.memory)
+    out = [m for t in all_tiles(kernel) if (m := ir.memory_read(t)) is not None]
     return out + [s.view.memory for s in ir.walk(kernel.body) if isinstance(s, ir.Copy)]

@@ -14,9 +14,10 @@ from typing import Any, Union
 
 from kdsl.codegen.cuda.layout import Step
 from kdsl.codegen.cuda.macros import spread
-from kdsl.codegen.cuda.records import BYTES, Near, Tile, row_major
+from kdsl.codegen.cuda.records import BYTES, Near, Tile
 from kdsl.codegen.cuda.seam import EdgeType, NearType, TileType, ViewType, WalkType
 from kdsl.codegen.cuda.writer import UNSIGNED, V, Writer, i1, i32, i64
+from kdsl.ir.sizes import row_major
 
 Number = Union[int, V]  # known when the kernel is compiled, or an i64
 

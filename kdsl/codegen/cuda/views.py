@@ -18,7 +18,7 @@ from kdsl.codegen.cuda.barriers import Access
 from kdsl.codegen.cuda.choose_layouts import Layouts, Unsupported
 from kdsl.codegen.cuda.layout import Layout
 from kdsl.codegen.cuda.names import Names
-from kdsl.codegen.cuda.records import BYTES, row_major
+from kdsl.codegen.cuda.records import BYTES
 from kdsl.ir import loops as ir
 from kdsl.ir.sizes import Extent
 
@@ -89,8 +89,7 @@ class Views:
                 return self.memory(memory)
             if tuple(memory.shape) == shape[::-1] and len(shape) == 2 and list(map(str, view.index)) == axes[::-1]:
                 return f"transposed({self.memory(memory)})"
-        strides = row_major(tuple(map(int, memory.shape))) if isinstance(memory, ir.Near) else memory.strides
-        found = run_length(memory, tuple(strides), view, shape, self.steps, self.aligned)
+        found = run_length(memory, ir.strides(memory), view, shape, self.steps, self.aligned)
         run, hoped = (found.sure, False) if layout is None else found.held(layout)
         if isinstance(memory, ir.Near):
             run, hoped = found.sure if layout is None else layout.run(found.sure, found.axis), False

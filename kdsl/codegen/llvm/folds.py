@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kdsl.codegen.llvm.memory import STORED, Position, root, strides
+from kdsl.codegen.llvm.memory import STORED, Position
 from kdsl.codegen.llvm.operations import apply
 from kdsl.codegen.llvm.tiles import Stored, Tiles
 from kdsl.codegen.llvm.writer import TYPES, Value
@@ -136,12 +136,12 @@ class Folds(Tiles):
         ndim, dtype = len(at), tile.memory.dtype
         type = STORED.get(dtype.name, TYPES[dtype.name])
         offset = self.number(0)
-        for index, stride in zip(tile.indices, strides(tile.memory), strict=True):
+        for index, stride in zip(tile.indices, ir.strides(tile.memory), strict=True):
             i = self.operand(index, ndim, at, lane, width)
             i = self.convert("zext" if index.dtype.kind == "unsigned" else "sext", i, "i64")
             offset = self.binary("add", self.binary("mul", i, self.integer(stride)), offset)
-        base = self.pointers[root(tile.memory)]
-        shared = root(tile.memory) not in self.written
+        base = self.pointers[ir.root(tile.memory)]
+        shared = ir.root(tile.memory) not in self.written
         fill = self.constant(tile.fill, dtype.compute)
         mask = None if tile.mask is None else self.operand(tile.mask, ndim, at, lane, width)
         width = max(offset.width, 1 if mask is None else mask.width)

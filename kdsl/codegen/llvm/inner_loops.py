@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdsl.codegen.llvm.folds import Folds
-from kdsl.codegen.llvm.memory import Position, root
+from kdsl.codegen.llvm.memory import Position
 from kdsl.codegen.llvm.tiles import Owner, Stored, memories
 from kdsl.codegen.llvm.writer import Frame, Value
 from kdsl.ir import loops as ir
@@ -88,7 +88,7 @@ class InnerLoops(Folds):
 
     def same_place(self, tile: ir.Tile, view: ir.View, shape: ir.TileShape) -> bool:
         """Whether each element may be written at once: the tile reads this memory at that element or not at all."""
-        memory = root(view.memory)
+        memory = ir.root(view.memory)
         seen: set[ir.Tile] = set()
         todo = [tile]
         while todo:
@@ -97,7 +97,7 @@ class InnerLoops(Folds):
                 continue
             seen.add(t)
             bound = self.named.get(t.name) if isinstance(t, ir.Name) else None
-            if isinstance(t, ir.Load) and root(t.view.memory) is memory:
+            if isinstance(t, ir.Load) and ir.root(t.view.memory) is memory:
                 if not (t.view.memory is view.memory and t.view.index == view.index and t.shape == shape):
                     return False
             elif isinstance(t, (ir.Map, ir.Convert)):

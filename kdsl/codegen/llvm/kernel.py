@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kdsl.codegen.llvm.inner_loops import MOST
-from kdsl.codegen.llvm.memory import STORED, Plan, root
+from kdsl.codegen.llvm.memory import STORED, Plan
 from kdsl.codegen.llvm.tiles import Owner, Stored, memories
 from kdsl.codegen.llvm.together import Together
 from kdsl.codegen.llvm.writer import TYPES, Frame, Value
@@ -37,7 +37,7 @@ def writes(body: Iterable[Statement]) -> set[Memory]:
     out: set[Memory] = set()
     for s in walk(tuple(body)):
         if isinstance(s, ir.Store):
-            out.add(root(s.view.memory))
+            out.add(ir.root(s.view.memory))
         elif isinstance(s, (ir.Put, ir.Copy)):
             out.add(s.near)
     return out

@@ -18,27 +18,13 @@ from kdsl.codegen.llvm.casts import from_bits, memory_bits
 from kdsl.codegen.llvm.indices import Indices
 from kdsl.codegen.llvm.writer import TYPES, Value, vector
 from kdsl.dtypes import DType
-from kdsl.ir.loops import Memory, Near, Reshaped, View
+from kdsl.ir import loops as ir
+from kdsl.ir.loops import Memory, Near, View
 from kdsl.ir.sizes import Extent, names_in, split
 from kdsl.ir.tensor import Literal
 
 Position = Union[int, Value]  # along one tile axis
 STORED = {"bool": "i8", "f16": "i16", "bf16": "i16"}  # where memory's type is not the register's
-
-
-def root(memory: Memory) -> Memory:
-    return memory.buffer if isinstance(memory, Reshaped) else memory
-
-
-def strides(memory: Memory) -> tuple[Extent, ...]:
-    if not isinstance(memory, Near):
-        return memory.strides
-    out: list[Extent] = []
-    step: Extent = 1
-    for n in reversed(memory.shape):
-        out.insert(0, step)
-        step = step * n
-    return tuple(out)
 
 
 def always_there(view: View) -> bool:
@@ -54,7 +40,7 @@ class Plan:
     def __init__(self, view: View, ndim: int) -> None:
         axes = {f"#{k}" for k in range(ndim)}
         offset: Extent = 0
-        for i, s in zip(view.index, strides(view.memory), strict=True):
+        for i, s in zip(view.index, ir.strides(view.memory), strict=True):
             offset = offset + i * s
         self.offset = offset
         self.linear = self._split(offset, axes)
@@ -110,7 +96,7 @@ class Access(Indices):
         self, plan: Plan, memory: Memory, at: Sequence[Position], lane: int, width: int
     ) -> tuple[Value, Value | int | None]:
         """(pointer of lane 0, step from lane to lane), or (pointers of all lanes, None) where the step varies."""
-        base = self.pointers[root(memory)]
+        base = self.pointers[ir.root(memory)]
         type = STORED.get(memory.dtype.name, TYPES[memory.dtype.name])
         if plan.linear is None:
             axes = self.axis_values(at, lane, width)
@@ -210,7 +196,7 @@ class Access(Indices):
         """`width` lanes along tile axis `lane` from position `at`; those from `valid` on do not exist and are not read."""
         memory = view.memory
         plan = self.plan(view, len(at))
-        shared = root(memory) not in self.written
+        shared = ir.root(memory) not in self.written
         uniform, mask = self.inside(plan, at, lane, width, valid)
         fill = self.constant(view.fill, memory.dtype.compute)
         if uniform is False:

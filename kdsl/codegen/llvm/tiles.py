@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from kdsl.codegen.llvm.memory import Access, Position, root
+from kdsl.codegen.llvm.memory import Access, Position
 from kdsl.codegen.llvm.operations import apply
 from kdsl.codegen.llvm.random_bits import philox_run
 from kdsl.codegen.llvm.transposes import across
@@ -48,23 +48,12 @@ def last(shape: TileShape) -> int:
 
 def memories(tile: Tile, named: dict[str, Owner | Stored]) -> set[Memory]:
     """The memory that a tile reads, through Lets too."""
-    out: set[Memory] = set()
-    seen: set[Tile] = set()
-    todo = [tile]
-    while todo:
-        t = todo.pop()
-        if t in seen:  # tiles share what they are computed from
-            continue
-        seen.add(t)
-        if isinstance(t, ir.Load):
-            out.add(root(t.view.memory))
-        elif isinstance(t, ir.Gather):
-            out.add(root(t.memory))
-        owner = named.get(t.name) if isinstance(t, ir.Name) else None
-        if isinstance(owner, Owner) and owner.tile is not None:
-            todo.append(owner.tile)
-        todo += ir.children(t)
-    return out
+
+    def let(name: str) -> Tile | None:
+        owner = named.get(name)
+        return owner.tile if isinstance(owner, Owner) else None
+
+    return {ir.root(m) for t in ir.nodes(tile, lets=let) if (m := ir.memory_read(t)) is not None}
 
 
 class Tiles(Access):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Union
 
 from kdsl.codegen.llvm.inner_loops import InnerLoops
-from kdsl.codegen.llvm.memory import Position, root
+from kdsl.codegen.llvm.memory import Position
 from kdsl.codegen.llvm.tiles import Owner, Stored, memories
 from kdsl.codegen.llvm.writer import TYPES, Value
 from kdsl.ir import loops as ir
@@ -49,7 +49,7 @@ class Together(InnerLoops):
         sinks = [r for r in readers if not isinstance(r, ir.Let) and tile_of(r).shape == main and not waits(tile_of(r), lets)]
         if len(folds) + len(sinks) < 2:
             return None
-        self.force({root(view_of(s).memory) for s in body if not isinstance(s, ir.Let)})  # type: ignore[arg-type]
+        self.force({ir.root(view_of(s).memory) for s in body if not isinstance(s, ir.Let)})  # type: ignore[arg-type]
         for s in body:
             if isinstance(s, ir.Let):
                 self.do_Let(s)
@@ -113,7 +113,7 @@ class Together(InnerLoops):
     def row_folds(self, readers: Sequence[Reader], lets: dict[str, Tile]) -> Iterator[tuple[Reader, ir.Fold]]:
         """Folds over rows that wait for no other fold, and the statement that each stands in."""
         for r in readers:
-            for t in nodes(tile_of(r)):
+            for t in ir.nodes(tile_of(r)):
                 if isinstance(t, ir.Fold) and t.axis == 0 and len(t.tile.shape) == 2 and not waits(t.tile, lets):
                     yield r, t
 
@@ -122,16 +122,16 @@ class Together(InnerLoops):
         written: dict[Memory, Sink] = {}
         for r in readers:
             if isinstance(r, (ir.Put, ir.Store)):
-                if root(view_of(r).memory) in written:
+                if ir.root(view_of(r).memory) in written:
                     return False
-                written[root(view_of(r).memory)] = r
+                written[ir.root(view_of(r).memory)] = r
         for r in readers:
-            for t in nodes(tile_of(r)):
+            for t in ir.nodes(tile_of(r)):
                 if isinstance(t, ir.Name):  # a Let of this body is a reader itself
                     if memories(t, self.named) & written.keys():
                         return False
                 elif isinstance(t, (ir.Load, ir.Gather)):
-                    memory = root(t.view.memory if isinstance(t, ir.Load) else t.memory)
+                    memory = ir.root(t.view.memory if isinstance(t, ir.Load) else t.memory)
                     sink = written.get(memory)
                     if sink is None or (isinstance(t, ir.Load) and never_meet(t.view, view_of(sink))):
                         continue
@@ -148,18 +148,6 @@ def view_of(s: Sink) -> ir.View:
     return ir.View(s.near, s.index) if isinstance(s, ir.Put) else s.view
 
 
-def nodes(tile: Tile) -> Iterator[Tile]:
-    """A tile and all that it is computed from, as far as names."""
-    seen: set[int] = set()
-    todo = [tile]
-    while todo:
-        t = todo.pop()
-        if id(t) not in seen:
-            seen.add(id(t))
-            yield t
-            todo += ir.children(t)
-
-
 def never_meet(a: ir.View, b: ir.View) -> bool:
     """Whether two views of one memory differ in an index that is the same for all elements of each."""
     if a.memory is not b.memory:
@@ -173,7 +161,7 @@ def never_meet(a: ir.View, b: ir.View) -> bool:
 
 def waits(tile: Tile, lets: dict[str, Tile]) -> bool:
     """Whether a tile needs all positions of another one: a fold, a product, a prefix."""
-    for t in nodes(tile):
+    for t in ir.nodes(tile):
         if isinstance(t, (ir.Fold, ir.Dot, ir.Prefix, ir.Permute, ir.Slice)):
             return True
         if isinstance(t, ir.Name) and t.name in lets and waits(lets[t.name], lets):

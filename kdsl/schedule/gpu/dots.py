@@ -25,7 +25,7 @@ from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, ceildiv, minimum, size
+from kdsl.ir.sizes import Extent, ceildiv, minimum, row_major, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
 from kdsl.schedule.gpu.chain import schedule_gpu_chain
@@ -34,7 +34,6 @@ from kdsl.schedule.gpu.epilogue import finished
 from kdsl.schedule.gpu.staging import Staged, on_tensor_cores, operand_dtype, stage
 from kdsl.schedule.gpu.thin import thin_kernel
 from kdsl.schedule.kernels import kernel
-from kdsl.schedule.packing import row_major
 from kdsl.schedule.register_tile import whole
 from kdsl.target import Target
 

@@ -20,9 +20,8 @@ from kdsl.dtypes import DType
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import SortPlan
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, size
+from kdsl.ir.sizes import Extent, row_major, size
 from kdsl.ir.tensor import Value
-from kdsl.schedule.buffers import row_major
 from kdsl.schedule.gpu.nest import power_above, warps_for
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Memory

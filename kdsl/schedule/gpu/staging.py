@@ -47,8 +47,7 @@ class Staged:
             return self.near
         view, memory = self.fill.view, self.fill.view.memory
         assert not isinstance(memory, ir.Near)
-        buffer = memory.buffer if isinstance(memory, ir.Reshaped) else memory
-        return buffer, memory.shape, memory.strides, view.index, view.checks, self.fill.shape, self.fill.depth
+        return ir.root(memory), memory.shape, memory.strides, view.index, view.checks, self.fill.shape, self.fill.depth
 
     def into(self, near: ir.Near) -> Staged:
         """The same in other near memory of this shape."""
