@@ -21,3 +21,12 @@ def test_small_call(race, array):
     f = kd.kernel(lambda a, b, c: a + b * c)
     assert np.allclose(f(a, b, c), a + b * c)
     race("a + b * c on 64 elements", lambda: f(a, b, c), {"NumPy": lambda: a + b * c}, 1.0)
+
+
+def test_concat(race, array):
+    a, b = array(1000, 1000), array(1000, 1000)
+    for axis in (0, 1):
+        f = kd.kernel(lambda a, b, axis=axis: kd.concat([a, b], axis=axis))
+        assert np.array_equal(f(a, b), np.concatenate([a, b], axis))
+        others = {"NumPy": lambda axis=axis: np.concatenate([a, b], axis)}
+        race(f"2 x 1M elements concatenated along axis {axis}", lambda f=f: f(a, b), others, 1.0)

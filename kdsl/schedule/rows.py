@@ -20,6 +20,7 @@ from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
 from kdsl.schedule.positions import Memory
+from kdsl.schedule.regions import in_regions
 from kdsl.schedule.row_folds import RowFolds
 from kdsl.target import Target
 
@@ -42,7 +43,7 @@ class _Rows(RowFolds):
         body = tuple(self.t.levels[0].body)
         for loop in reversed(loops):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        return kernel(p, body, {"width": self.width})
+        return kernel(p, in_regions(body), {"width": self.width})
 
     def grid(self) -> list[ir.Parallel]:
         """Emit what one block does; the parallel loops around it."""
@@ -68,6 +69,12 @@ class _Rows(RowFolds):
         if lane_row is not None:
             loops, rest = self.blocks(kept, self.size[lane_row])
             self.kept_rows(rest, {}, lambda: self.blocked(loops, lane_row, self.row))
+            return loops
+        if self.interleaves(kept):
+            *outer, x = kept
+            loops, rest = self.blocks(outer, self.size[p.line[-1]] * self.size[x])
+            tiles = lambda: self.stream(x, 0, self.size[x], self.tile_of_map)  # noqa: E731
+            self.kept_rows(rest, {}, lambda: self.blocked(loops, p.line[-1], tiles))
             return loops
         if self.splits_line(kept):
             loops, rest = self.blocks(kept, self.size[p.line[-1]])
@@ -99,6 +106,14 @@ class _Rows(RowFolds):
             return False
         last = [axes[-1][-1] for axes in p.letters.uses.values() if axes and axes[-1]]
         return any(x in kept for x in last)
+
+    def interleaves(self, kept: list[Letter]) -> bool:
+        """A map that writes a few rows side by side, element by element (a stack along the last axis): row after row of each
+        tile, so that cache lines are written whole."""
+        n = self.size[kept[-1]] if kept else 0
+        if not self.is_map() or not isinstance(n, int) or not 1 < n <= FEW_ROWS:
+            return False
+        return all(axes[-1][-1:] == (kept[-1],) for axes in (self.p.letters.values[v] for v in self.p.outputs))
 
     def is_map(self) -> bool:
         """Is every tile of the line independent of the others?"""

@@ -279,7 +279,9 @@ class Access(Indices):
         pointer, step = self.address(plan, memory, at, lane, width)
         value = self.to_memory(self.splat(value, width), memory.dtype)
         bytes = memory.dtype.bytes
-        if width > 1 and step != 1:
+        if width > 1 and isinstance(step, int) and step != 1 and mask is None:
+            lines = [self.lane_store(pointer, step * lane, self.extract(value, lane), bytes) for lane in range(width)]
+        elif width > 1 and step != 1:
             pointers = self.lane_pointers(pointer, step, value.type, width)
             f = self.declare(
                 f"llvm.masked.scatter.v{width}{code(value.type)}.v{width}p0", "void",
@@ -287,23 +289,31 @@ class Access(Indices):
             )  # fmt: skip
             which = mask.text if mask is not None else "splat (i1 true)"
             target = f"<{width} x ptr> {pointers.text}, i32 {bytes}, <{width} x i1> {which}"
-            line = f"call void {f}({value.full} {value.text}, {target})"
+            lines = [f"call void {f}({value.full} {value.text}, {target})"]
         elif mask is None:
-            line = f"store {value.full} {value.text}, ptr {pointer.text}, align {bytes}"
+            lines = [f"store {value.full} {value.text}, ptr {pointer.text}, align {bytes}"]
         else:
             f = self.declare(
                 f"llvm.masked.store.v{width}{code(value.type)}.p0", "void", (value.full, "ptr", "i32", mask.full)
             )
-            line = f"call void {f}({value.full} {value.text}, ptr {pointer.text}, i32 {bytes}, {mask.full} {mask.text})"
+            lines = [f"call void {f}({value.full} {value.text}, ptr {pointer.text}, i32 {bytes}, {mask.full} {mask.text})"]
         if uniform is True:
-            self.line(line)
+            for line in lines:
+                self.line(line)
             return
         assert isinstance(uniform, Value)
         self.count += 1
         yes, no = f"inside{self.count}", f"outside{self.count}"
         self.line(f"br i1 {uniform.text}, label %{yes}, label %{no}")
-        self.frames[-1].lines += [f"{yes}:", f"  {line}", f"  br label %{no}", f"{no}:"]
+        self.frames[-1].lines += [f"{yes}:", *(f"  {line}" for line in lines), f"  br label %{no}", f"{no}:"]
         self.label = no
+
+    def lane_store(self, pointer: Value, offset: int, element: Value, bytes: int) -> str:
+        """The instruction that writes one lane so many elements behind the first."""
+        if offset:
+            text = f"getelementptr {element.type}, ptr {pointer.text}, i64 {offset}"
+            pointer = self.pure(text, (pointer,), "ptr")
+        return f"store {element.type} {element.text}, ptr {pointer.text}, align {bytes}"
 
     # --- between memory's types and registers' ----------------------------------------------------------------------------
     def from_memory(self, v: Value, dtype: DType) -> Value:
