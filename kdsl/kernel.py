@@ -1,7 +1,7 @@
 """@kernel: the object that a user holds. Called on arrays it runs compiled code; called in a kernel it becomes part of it.
 
 In:  any Python callable.  Out: Kernel, with its derivatives (`vjp`, `pullback`, `defvjp`) and everything there is to look at.
-Read before: frontend/signature.py, specialisation.py. Read next: gradients/, pipeline.py, inspection/.
+Read before: frontend/signature.py, specialisation/. Read next: gradients/, pipeline.py, inspection/.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@
     pullback.py    f.pullback: a program for the forward and one for the backward, and what lies between them
     grad.py        kd.grad and kd.value_and_grad
 
-Read before: specialisation.py, transforms/differentiate.py. Read next: kernel.py.
+Read before: specialisation/, transforms/differentiate.py. Read next: kernel.py.
 """

@@ -4,7 +4,7 @@ In:  as runtime/fast.py: for each kind of call that was seen, what its arguments
 `ShortCall.call(args, keywords)`, the results, or NotImplemented where no record fits: runtime/cuda_call.py takes everything.
 The records lie under what tells calls apart: of each tensor its kind (shape, strides, dtype, device, stream, alignment), of
 each container its length or keys, of each other argument its type; static values are compared afterwards.
-Read before: runtime/fast.py, runtime/cuda_plan.py. Read next: specialisation.py.
+Read before: runtime/fast.py, runtime/cuda_plan.py. Read next: specialisation/short_way.py.
 """
 
 from __future__ import annotations

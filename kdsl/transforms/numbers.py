@@ -4,7 +4,7 @@
 A step that folds over an axis keeps its carry in registers where it knows how long that axis is; of unknown length the carry
 lies in memory, several times slower. So a call whose N is small has a program for that N; all other names stay names.
 In:  a Function as it was traced.  Out: the names for which that pays, and the program with numbers for names.
-Read before: ir/scans.py. Read next: plan_scan.py, specialisation.py.
+Read before: ir/scans.py. Read next: plan_scan.py, specialisation/numbers.py.
 """
 
 from __future__ import annotations
