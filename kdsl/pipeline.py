@@ -1,34 +1,25 @@
 """The compiler from top to bottom: one line per stage, each recorded by name and verified.
 
 In:  a traced Function, the strides of its parameters, a Target.  Out: Compiled: something that can be run, and the record of
-every stage on the way, which `stages()`, the goldens, the tour and crash reports all read.
+every stage on the way.
 A program that was compiled before, by this process or an earlier one, is not compiled again: its record is then filled when
 somebody looks at it. Only this file knows the order of the stages.
-Read before: docs/decisions/stages.md. Read next: transforms/simplify.py, kept.py.
+Read before: record.py. Read next: transforms/simplify.py, kept.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdsl import kept, tuned
 from kdsl.codegen.llvm.module import emit_module
-from kdsl.errors import InternalError, KdslError, TargetError
+from kdsl.errors import InternalError, TargetError
 from kdsl.ir.fingerprint import fingerprint, plain
-from kdsl.ir.frame import Grouping
-from kdsl.ir.frame_printer import show_frames, show_grouping
-from kdsl.ir.loop_printer import show_loops
-from kdsl.ir.loop_verify import verify_loops
-from kdsl.ir.loops import Program
-from kdsl.ir.printer import show
-from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Function
-from kdsl.ir.verify import verify
-from kdsl.runtime import cache, cuda_driver
+from kdsl.record import COMPILING, Record, Strides
+from kdsl.runtime import cuda_driver
 from kdsl.runtime.call import Executable
 from kdsl.runtime.cpu import Library, asm, generator, load, runs_here
 from kdsl.schedule.program import schedule
@@ -47,8 +38,6 @@ if TYPE_CHECKING:
     from kdsl.codegen.cuda.assemble import Assembled
     from kdsl.codegen.cuda.kernels import GpuKernel
 
-Strides = Sequence[Any]  # for each parameter None (C-contiguous) or its strides in elements
-
 
 # --- the stages -------------------------------------------------------------------------------------------------------------
 def compile_forward(function: Function, strides: Strides, target: Target) -> Compiled:
@@ -59,7 +48,7 @@ def compile_forward(function: Function, strides: Strides, target: Target) -> Com
         program = record("traced", function)
         return record("simplified", simplify(program))
 
-    record = Record(function.name, function.facts, stages, strides, target)
+    record = Record(function.name, function.facts, stages, strides, target, _machine_code)
     return _compiled(record, function, "forward")
 
 
@@ -72,7 +61,8 @@ def compile_vjp(function: Function, wanted: Sequence[int], strides: Strides, tar
         return record("derived", _gradients(program, wanted))
 
     what = "vjp", tuple(wanted)
-    record = Record(f"{function.name}.vjp", function.facts, stages, strides, _tuned(function, strides, what, target))
+    target = _tuned(function, strides, what, target)
+    record = Record(f"{function.name}.vjp", function.facts, stages, strides, target, _machine_code)
     return _compiled(record, function, what)
 
 
@@ -86,7 +76,7 @@ def compile_half(halves: Halves, half: str, strides: Strides, target: Target) ->
 
     what = half, halves.wanted, halves.cut
     target = _tuned(halves.function, strides, what, target)
-    record = Record(f"{halves.function.name}_{half}", halves.function.facts, stages, strides, target)
+    record = Record(f"{halves.function.name}_{half}", halves.function.facts, stages, strides, target, _machine_code)
     return _compiled(record, halves.function, what)
 
 
@@ -172,7 +162,7 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
     `what` tells with `source` what the program is. A rule of the user's is Python: what it gives is a part of the program."""
     target = record.target
     if target.kind == "cuda" and cuda_driver.missing() is None:
-        with _lock:
+        with COMPILING:
             source, given = _identity(record, source, what)
             return Compiled(record, target, _gpu().on_gpu(record, source, given))
     if target.kind == "emulator":
@@ -181,7 +171,7 @@ def _compiled(record: Record, source: Function, what: Any) -> Compiled:
     if target.kind != "cpu" or not runs_here(target):
         record.complete()
         return Compiled(record, target, None)
-    with _lock:
+    with COMPILING:
         source, given = _identity(record, source, what)
         key = repr((given, fingerprint(source), target, generator(target)))
         found = _programs.get(key) or kept.read(key)
@@ -209,7 +199,6 @@ def _has_rules(function: Function) -> bool:
 
 
 _programs: dict[str, tuple[kept.Kept, Library]] = {}
-_lock = threading.RLock()
 
 
 # --- the two halves of a pullback ---------------------------------------------------------------------------------------------
@@ -258,95 +247,3 @@ class Halves:
     def _cut(self, split: Split) -> Cut:
         number = {e.result: i for i, e in enumerate(self.record.program.equations)}
         return split.needed, tuple(number[v] for v in split.residuals)
-
-
-# --- the record ---------------------------------------------------------------------------------------------------------------
-class Record(dict[str, Any]):
-    """Every stage's output by name, in order, each checked before it is handed on; made when it is first asked for.
-
-    `stages` runs the first ones, up to the tensor program for the machine. `facts` hold at every call (ir/tensor.py)."""
-
-    def __init__(
-        self,
-        name: str,
-        facts: Sequence[Extent],
-        stages: Callable[[Record], Function],
-        strides: Strides = (),
-        target: Target | None = None,
-    ) -> None:
-        super().__init__()
-        self.name, self.facts, self.stages = name, tuple(facts), stages
-        self.strides, self.target = tuple(strides), target
-        self._program: Function | None = None
-
-    @property
-    def program(self) -> Function:
-        """The tensor program for the machine."""
-        if self._program is None:
-            with self:
-                self._program = self.stages(self)
-        return self._program
-
-    def complete(self) -> None:
-        """Run the stages that have not run."""
-        with _lock, self:
-            if "source" not in self:
-                _machine_code(self)
-
-    def __missing__(self, stage: str) -> Any:
-        if "source" in self:
-            raise KeyError(stage)
-        self.complete()
-        return self[stage]
-
-    def __call__(self, stage: str, program: Any) -> Any:
-        self[stage] = program
-        if isinstance(program, Function):
-            verify(program)
-        elif isinstance(program, Program):
-            verify_loops(program)
-        return program
-
-    def texts(self) -> dict[str, str]:
-        """The stages so far as texts."""
-        out = {}
-        for stage, program in self.items():
-            out[stage] = _text(program)
-            if isinstance(program, Grouping):
-                out["lowered"] = show_frames(program)
-        return out
-
-    def __enter__(self) -> Record:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """Anything but a user's mistake is a mistake in kdsl: save the stages so far and say where they are."""
-        if isinstance(error, Exception) and not isinstance(error, (KdslError, MemoryError, RecursionError)):
-            last = next(reversed(self), "none")
-            raise InternalError(
-                f"kdsl failed after the stage {last!r} of {self.name}: {type(error).__name__}: {error}",
-                facts=(
-                    "this is a mistake in kdsl, not in your kernel",
-                    f"the stages it got to are in {self._save(error)}",
-                ),
-            ) from error
-
-    def _save(self, error: Exception) -> str:
-        texts = {**self.texts(), "error": f"{type(error).__name__}: {error}"}
-        folder = (
-            cache.folder() / "failures" / hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:12]
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, (stage, text) in enumerate(texts.items()):
-            (folder / f"{i}-{stage}.txt").write_text(text, encoding="utf-8")
-        return str(folder)
-
-
-def _text(program: Any) -> str:
-    if isinstance(program, Function):
-        return show(program)
-    if isinstance(program, Program):
-        return show_loops(program)
-    if isinstance(program, Grouping):
-        return show_grouping(program)
-    return str(program)

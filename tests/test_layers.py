@@ -26,8 +26,9 @@ MAY_IMPORT = {  # in reading order
     | {"ir", "schedule", "codegen", "runtime", "kept", "emulated", "gpu_code", "gpu_program"},
     "choices": LEAVES,
     "tuned": LEAVES | {"ir", "kept", "choices"},
+    "record": LEAVES | {"ir", "runtime"},
     "pipeline": LEAVES | {"ir", "frontend", "transforms", "schedule", "codegen", "runtime", "inspection", "kept"}
-    | {"tuned", "gpu_stages"},
+    | {"tuned", "gpu_stages", "record"},
     "specialisation": LEAVES | {"ir", "frontend", "pipeline", "runtime", "interop"},
     "gradients": LEAVES | {"ir", "language", "frontend", "pipeline", "runtime", "interop", "inspection", "specialisation"}
     | {"tuned", "tuner"},
