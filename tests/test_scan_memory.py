@@ -56,3 +56,15 @@ def test_other_lengths(length):
     wide, slim = kd.f32[BATCH, length, CHANNELS], kd.f32[BATCH, length, STATES]
     _, backward, total = counted(kd.kernel(f), (wide, wide, kd.f32[CHANNELS, STATES], slim, slim), wide)
     assert backward <= 1.3 * total, backward / total
+
+
+@pytest.mark.parametrize(("dtype", "batch", "channels", "states"), [
+    ("f32", 1, 384, 16), ("f32", 1, 64, 16), ("f32", 2, 376, 16), ("f32", 1, 512, 32), ("bf16", 1, 384, 16), ("bf16", 1, 128, 8),
+])  # fmt: skip
+def test_few_sequences(dtype, batch, channels, states):
+    """A block takes more channels where the parts of the gradients of b and c would be large."""
+    d = getattr(kd, dtype)
+    wide, slim = d[batch, channels, LENGTH], d[batch, 1, states, LENGTH]
+    types = (wide, wide, kd.f32[channels, states], slim, slim, kd.f32[channels], wide, kd.f32[channels])
+    _, backward, total = counted(kd.kernel(F.selective_scan.function), types, wide, delta_softplus=True)
+    assert backward <= 1.3 * total, backward / total

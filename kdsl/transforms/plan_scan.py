@@ -29,6 +29,7 @@ from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
 MOST_TOGETHER, FEWEST_BLOCKS = 8, 8  # tiles that a block takes one after the other; blocks that there shall be
+PARTS = 8  # times the parts of sums are to fit into all that is read and written
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
 GPU_LANES = 32  # one warp: side by side with many others, each waits for its own memory
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
@@ -252,17 +253,25 @@ def _kept_near(plan: ScanPlan, again: dict[Value, Value], every: int, target: Ta
 
 
 def _together(plan: ScanPlan, loops: _Loops) -> int:
-    """How many tiles along the lane one block takes: sums over the lane are then added up in vectors, and have fewer parts."""
-    if plan.lane is None or not any(plan.lane in loops.folds[e] for e in loops.sums.values()):
+    """How many tiles along the lane one block takes: sums over the lane are then added up in vectors, and have fewer parts.
+
+    As many as leave enough blocks, and more where the parts would be large beside what the scan reads and writes."""
+    ys = loops.written.ys
+    summed = [r for r, (y, _) in ys.items() if y in loops.sums and plan.lane in loops.folds[loops.sums[y]]]
+    if plan.lane is None or not summed:
         return 1
     n = plan.letters.size[plan.lane]
-    tiles = ceildiv(estimate(n), plan.width)
+    tiles = -(-estimate(n) // plan.width)
     blocks = tiles
     for x in plan.outer:
         blocks *= estimate(plan.letters.size[x])
     most = max(1, min(MOST_TOGETHER, blocks // FEWEST_BLOCKS))
     if isinstance(n, int):  # no block has fewer than the others
         most = max((k for k in range(1, most + 1) if tiles % k == 0), default=1)
+    part = sum(estimate(r.type.count) * r.dtype.compute.bytes for r in summed)
+    total = sum(bytes_of(v.type) for v in (*plan.inputs, *ys))
+    while most < tiles // 2 and -(-tiles // most) * part * PARTS > total:
+        most += 1
     return most
 
 
