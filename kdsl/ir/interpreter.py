@@ -252,9 +252,9 @@ class _Run:
         return map_values(tile.op, [self.tile(o) for o in tile.operands], tile.dtype)
 
     def tile_Fold(self, tile: ir.Fold) -> np.ndarray:
-        return _FOLDS[tile.monoid].reduce(
-            self.tile(tile.tile), axis=tile.axis, keepdims=True, dtype=tile.dtype.numpy
-        )
+        values, k = self.tile(tile.tile), tile.axis
+        parted = values.reshape(*values.shape[:k], tile.parts, -1, *values.shape[k + 1 :])
+        return _FOLDS[tile.monoid].reduce(parted, axis=k + 1, dtype=tile.dtype.numpy)
 
     def tile_Prefix(self, tile: ir.Prefix) -> np.ndarray:
         return _FOLDS[tile.monoid].accumulate(self.tile(tile.tile), axis=tile.axis, dtype=tile.dtype.numpy)

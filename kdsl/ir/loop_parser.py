@@ -297,7 +297,8 @@ class _Parser:
             )
         word, _, monoid = f.partition("_")
         if word in ("fold", "prefix") and monoid in MONOIDS:
-            return (ir.Fold if word == "fold" else ir.Prefix)(monoid, self.tile(x[0]), ast.literal_eval(x[1]))
+            numbers = map(ast.literal_eval, x[1:])
+            return (ir.Fold if word == "fold" else ir.Prefix)(monoid, self.tile(x[0]), *numbers)
         if f == "dot":
             return ir.Dot(*map(self.tile, x))
         if f == "permute":

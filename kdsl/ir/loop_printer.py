@@ -141,7 +141,8 @@ def show_tile(t: ir.Tile, inside: bool = False) -> str:
     if isinstance(t, ir.Map):
         return _map(t, inside)
     if isinstance(t, (ir.Fold, ir.Prefix)):
-        return f"{type(t).__name__.lower()}_{t.monoid}({show_tile(t.tile)}, {t.axis})"
+        parts = f", {t.parts}" if isinstance(t, ir.Fold) and t.parts > 1 else ""
+        return f"{type(t).__name__.lower()}_{t.monoid}({show_tile(t.tile)}, {t.axis}{parts})"
     if isinstance(t, ir.Dot):
         return f"dot({show_tile(t.accumulator)}, {show_tile(t.a)}, {show_tile(t.b)})"
     if isinstance(t, ir.Permute):

@@ -138,15 +138,17 @@ class Map:
 
 @dataclass(eq=False, frozen=True)
 class Fold:
-    """All elements along `axis` combined in a fixed order by sum | prod | max | min | any | all."""
+    """All elements along `axis` combined in a fixed order by sum | prod | max | min | any | all; with `parts`, those of each of
+    so many equal parts of the axis (GPU)."""
 
     monoid: str
     tile: Tile
     axis: int
+    parts: int = 1
 
     @cached_property
     def shape(self) -> TileShape:
-        return tuple(1 if i == self.axis else n for i, n in enumerate(self.tile.shape))
+        return tuple(self.parts if i == self.axis else n for i, n in enumerate(self.tile.shape))
 
     @property
     def dtype(self) -> DType:

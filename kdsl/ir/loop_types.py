@@ -73,11 +73,11 @@ def _fold(tile: ir.Fold | ir.Prefix) -> str | None:
         return f"nothing folds by {tile.monoid}"
     if (tile.monoid in ("any", "all")) != (tile.dtype is dt.bool_):
         return f"a fold by {tile.monoid} of {tile.dtype.name}"
-    return (
-        None
-        if 0 <= tile.axis < len(tile.tile.shape)
-        else f"a fold along axis {tile.axis} of {tile.tile.shape}"
-    )
+    if not 0 <= tile.axis < len(tile.tile.shape):
+        return f"a fold along axis {tile.axis} of {tile.tile.shape}"
+    if isinstance(tile, ir.Fold) and (tile.parts < 1 or tile.tile.shape[tile.axis] % tile.parts):
+        return f"a fold of {tile.parts} parts of an axis of {tile.tile.shape[tile.axis]}"
+    return None
 
 
 def _dot(tile: ir.Dot) -> str | None:

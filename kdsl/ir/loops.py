@@ -22,8 +22,8 @@ names of 0-d integer Lets, and tile axes: `axis(0)` is the name "#0" and counts 
     Load(x[c + #1, r + #0], shape (1, 64))       the same of x transposed: no copy, only another walk
 
 Meaning (ir/interpreter.py runs it in NumPy): plain sequential code over whole tiles. A tile has a static shape; `Map` broadcasts
-axes of extent 1 and 0-d tiles as NumPy does; `Fold` keeps its axis with extent 1. f16 and bf16 exist in memory only: Load gives
-f32, Store and Put round; Map("round_f16") and Map("round_bf16") round within f32.
+axes of extent 1 and 0-d tiles as NumPy does; `Fold` keeps its axis with extent 1 (or `parts`). f16 and bf16 exist in memory
+only: Load gives f32, Store and Put round; Map("round_f16") and Map("round_bf16") round within f32.
 What does *not* appear: threads, lanes, barriers, vector widths, unrolled copies. Edges are bounds of views (check), never
 hand-made remainder code: a schedule splits the full tiles off into a loop of their own whose views need no check.
 

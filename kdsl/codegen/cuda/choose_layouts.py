@@ -4,7 +4,7 @@ Every shape has a layout of its own: of what a Dot adds up the accumulator's (pa
 rows and columns; any other shape is blocked, with the same threads along each axis in the whole kernel, so that rows and
 columns of different tiles lie in the same threads and folds and broadcasts need no conversion. Where they still differ,
 expressions.py goes through near memory.
-Warps come from the kernel's schedule ("warps": (down, across)).
+Warps come from the kernel's schedule ("warps": (down, across)); so may how a warp's lanes lie ("lanes").
 In:  a kernel of the loop IR.  Out: Layouts. Read before: layout.py, ir/loops.py. Read next: views.py.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 from kdsl.codegen.cuda.addresses import factor, run_length
-from kdsl.codegen.cuda.layout import Layout, accumulator, blocked, operand_a, patches
+from kdsl.codegen.cuda.layout import Layout, accumulator, blocked, operand_a, patches, strips
 from kdsl.codegen.cuda.names import Names
 from kdsl.codegen.cuda.records import BYTES, HALVES
 from kdsl.ir import loops as ir
@@ -50,6 +50,7 @@ class Layouts:
         if self.down > 1:  # squares of elements
             self.vector = self.down
         self.along = self._threads_along(main)
+        self.lanes: tuple[int, int] | None = kernel.schedule.get("lanes")  # of a warp, where a schedule says it
         self.texts: dict[Layout, str] = {}
         self.definitions: dict[tuple[str, ir.TileShape, Layout], tuple[str, str]] = {}
 
@@ -91,13 +92,18 @@ class Layouts:
         else:
             layout = blocked(shape, self.along, self.vector, self.down)
             text = f"blocked({shape}, {self.along}, {self.vector}{f', {self.down}' if self.down > 1 else ''})"
+            if self.lanes:
+                layout = strips(shape, self.lanes, self.warps[1], self.down)
+                text = f"strips({shape}, {self.lanes}, {self.warps[1]}, {self.down})"
         self.texts.setdefault(layout, text)
         return layout
 
     def crosses_warps(self, tile: ir.Tile) -> bool:
         """Whether a fold in this expression goes through scratch memory of its own."""
-        if isinstance(tile, (ir.Fold, ir.Prefix)) and self.of(tuple(tile.tile.shape)).crosses_warps(tile.axis):
-            return True
+        if isinstance(tile, (ir.Fold, ir.Prefix)):
+            each = tile.tile.shape[tile.axis] // (tile.parts if isinstance(tile, ir.Fold) else 1)
+            if self.of(tuple(tile.tile.shape)).crosses_warps(tile.axis, each):
+                return True
         return any(map(self.crosses_warps, ir.children(tile)))
 
     def operand(self, shape: ir.TileShape) -> Layout:
@@ -110,6 +116,12 @@ class Layouts:
         """What the threads hold of a tile that broadcasts to one of this layout."""
         out = layout.part(shape)
         self.texts.setdefault(out, f"{self.texts[layout]}.part({shape})")
+        return out
+
+    def grouped(self, layout: Layout, axis: int, extent: int, parts: int) -> Layout:
+        """What the threads hold of a fold within parts of an axis."""
+        out = layout.grouped(axis, extent, parts)
+        self.texts.setdefault(out, f"{self.texts[layout]}.grouped({axis}, {extent}, {parts})")
         return out
 
     def permuted(self, layout: Layout, axes: tuple[int, ...]) -> Layout:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from kdsl.codegen.cuda.folds import FOLDS
-from kdsl.codegen.cuda.layout import accumulator, blocked, operand_a, operand_b, patches
+from kdsl.codegen.cuda.layout import accumulator, blocked, operand_a, operand_b, patches, strips
 from kdsl.codegen.cuda.macros import MACROS
 from kdsl.codegen.cuda.macros_bulk import BULK_MACROS
 from kdsl.codegen.cuda.macros_dot import DOT_MACROS
@@ -20,7 +20,7 @@ from kdsl.codegen.cuda.seam import compile_ptx
 NAMES = {
     **MACROS, **FOLDS, **MEMORY_MACROS, **DOT_MACROS, **BULK_MACROS,
     **{f"axis{k}": Axis(k) for k in range(8)},
-    "Tile": Tile, "Near": Near, "Array": Array, "Gates": Gates, "accumulator": accumulator, "blocked": blocked,
+    "Tile": Tile, "Near": Near, "Array": Array, "Gates": Gates, "accumulator": accumulator, "blocked": blocked, "strips": strips,
     "operand_a": operand_a, "operand_b": operand_b, "patches": patches, "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 

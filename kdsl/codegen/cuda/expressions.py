@@ -48,7 +48,10 @@ class Expressions:
         if isinstance(t, ir.Name):
             return None if t.name in self.uniform else self.held[t.name]
         if isinstance(t, ir.Fold):
-            return self.layouts.part(self.layout(t.tile), tuple(t.shape))
+            inner = self.layout(t.tile)
+            if t.parts > 1:
+                return self.layouts.grouped(inner, t.axis, t.tile.shape[t.axis], t.parts)
+            return self.layouts.part(inner, tuple(t.shape))
         if isinstance(t, ir.Prefix):
             return self.layout(t.tile)
         if isinstance(t, ir.Dot):
@@ -96,7 +99,8 @@ class Expressions:
         if isinstance(t, ir.Gather):
             return self.gather(t, layout), CALL
         if isinstance(t, ir.Fold):
-            return f"fold_{t.monoid}({self.show(t.tile, self.layout(t.tile))}, {t.axis})", CALL
+            parts = f", {t.parts}" if t.parts > 1 else ""
+            return f"fold_{t.monoid}({self.show(t.tile, self.layout(t.tile))}, {t.axis}{parts})", CALL
         if isinstance(t, ir.Prefix):
             return f"running_{t.monoid}({self.show(t.tile, layout)}, {t.axis})", CALL
         if isinstance(t, ir.Dot):

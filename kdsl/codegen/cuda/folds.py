@@ -79,22 +79,27 @@ def _across_warps(w: Writer, values: list[V], have: Tile, out: Tile, k: int, com
 
 
 def _fold(monoid: str) -> Any:
-    def write(w: Writer, sig: Any, x: V, axis: V) -> V:
+    def write(w: Writer, sig: Any, x: V, axis: V, *parts: V) -> V:
         have, out, k = sig.args[0].spec, sig.return_type.spec, literal(sig.args[1])
+        each = have.shape[k] // out.shape[k]
 
         def combine(a: V, b: V) -> V:
             return element(w, MONOIDS[monoid], [a, b], have.dtype, have.dtype)
 
         groups: dict[tuple[int, ...], list[V]] = {}
         for v, o in zip(spread(w, sig.args[0], x, have), have.layout.offsets):
-            groups.setdefault(tuple(0 if i == k else n for i, n in enumerate(o)), []).append(v)
+            groups.setdefault(tuple(n // each if i == k else n for i, n in enumerate(o)), []).append(v)
         values = [_tree(groups[o], combine) for o in out.layout.offsets]
         for bit, step in enumerate(have.layout.lane):
-            if step[k]:
+            if 0 < step[k] < each:
                 values = [combine(v, w.shuffle(v, "bfly", i32(1 << bit))) for v in values]
-        return w.pack(_across_warps(w, values, have, out, k, combine) if have.layout.crosses_warps(k) else values)
+        return w.pack(_across_warps(w, values, have, out, k, combine) if have.layout.crosses_warps(k, each) else values)
 
-    return macro(lambda x, axis: TileType(x.spec.drop(literal(axis))), literals=True, name=f"fold_{monoid}")(write)
+    def folded(x: Any, axis: Any, *parts: Any) -> TileType:
+        k = literal(axis)
+        return TileType(x.spec.grouped(k, literal(parts[0])) if parts else x.spec.drop(k))
+
+    return macro(folded, literals=True, name=f"fold_{monoid}")(write)
 
 
 def _prefix(monoid: str) -> Any:

@@ -49,6 +49,16 @@ class Layout:
         """The layout of a fold over `axis`."""
         return self.part([1 if i == axis else 2 for i in range(len(self.lane[0]))])
 
+    def grouped(self, axis: int, extent: int, parts: int) -> Layout:
+        """The layout of a fold within each of so many equal parts of an axis."""
+        each = extent // parts
+
+        def keep(step: Step) -> Step:
+            return tuple(s // each if i == axis else s for i, s in enumerate(step))
+
+        register = tuple(k for s in self.register if any(k := keep(s)))
+        return Layout(register, tuple(map(keep, self.lane)), tuple(map(keep, self.warp)))
+
     def permute(self, axes: Sequence[int]) -> Layout:
         """The layout of the permuted tile, whose axis i is this one's axes[i]: nothing moves."""
 
@@ -78,9 +88,9 @@ class Layout:
             out.append(self.register.index(step))
         return out
 
-    def crosses_warps(self, axis: int) -> bool:
-        """Whether a fold along `axis` joins what different warps hold."""
-        return any(step[axis] for step in self.warp)
+    def crosses_warps(self, axis: int, each: int = 1 << 30) -> bool:
+        """Whether a fold along `axis`, of parts of `each` elements, joins what different warps hold."""
+        return any(0 < step[axis] < each for step in self.warp)
 
     def part_at(self, start: Step, other: Layout) -> list[int] | None:
         """Which registers hold the part that begins at `start`, under the other layout; None where other threads hold it."""
@@ -164,3 +174,24 @@ def blocked(shape: Sequence[int], threads: Sequence[int], vector: int, down: int
     first = _bits(tuple(int(i == ndim - 1) for i in range(ndim)), vector) if ndim else ()
     second = _bits(tuple(int(i == ndim - 2) for i in range(ndim)), down) if ndim > 1 else ()
     return Layout((*first, *second, *left), tuple(thread[:5]), tuple(thread[5:]))
+
+
+def strips(shape: Sequence[int], lanes: Step, warps: int, down: int) -> Layout:
+    """A warp's lanes (down, across) over the last two axes, each with `down` neighbours along the first of them; warps side by
+    side along the last axis. What is left goes to registers, what is too many holds copies."""
+    ndim = len(shape)
+    rows, columns = (1, 1, *shape)[-2:]
+    down = min(down, rows)
+
+    def unit(axis: int, n: int, extent: int) -> Step:
+        return tuple(n if i == axis + ndim and n < extent else 0 for i in range(ndim))
+
+    lane = [unit(-1, 1 << b, columns) for b in range(lanes[1].bit_length() - 1)]
+    lane += [unit(-2, down << b, rows) for b in range(lanes[0].bit_length() - 1)]
+    warp = [unit(-1, lanes[1] << b, columns) for b in range(warps.bit_length() - 1)]
+    register = [*_bits(unit(-2, 1, rows), down)] if ndim > 1 else []
+    register += _bits(unit(-1, lanes[1] * warps, columns), max(1, columns // (lanes[1] * warps)))
+    register += _bits(unit(-2, down * lanes[0], rows), max(1, rows // (down * lanes[0])))
+    for axis, n in enumerate(shape[:-2]):
+        register += _bits(tuple(int(i == axis) for i in range(ndim)), n)
+    return Layout(tuple(register), tuple(lane), tuple(warp))

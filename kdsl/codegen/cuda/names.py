@@ -20,7 +20,7 @@ RESERVED = frozenset({
     "smaller", "larger", "array",
     "near", "transposed", "at", "edge", "edges", "load", "store", "copy", "commit", "wait", "barrier", "put", "take", "dot",
     "gates", "brings", "room", "bring", "landed", "leave", "send", "sent",
-    "Tile", "Array", "Near", "Gates", "blocked", "accumulator", "operand_a", "operand_b", "patches", "inf", "nan",
+    "Tile", "Array", "Near", "Gates", "blocked", "accumulator", "operand_a", "operand_b", "patches", "strips", "inf", "nan",
 })  # fmt: skip
 
 

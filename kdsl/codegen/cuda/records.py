@@ -41,6 +41,11 @@ class Tile:
     def drop(self, axis: int) -> Tile:
         return self.part(*[1 if i == axis else n for i, n in enumerate(self.shape)])
 
+    def grouped(self, axis: int, parts: int) -> Tile:
+        """A fold within each of so many equal parts of an axis."""
+        shape = tuple(parts if i == axis else n for i, n in enumerate(self.shape))
+        return Tile(self.dtype, shape, self.layout.grouped(axis, self.shape[axis], parts))
+
 
 @dataclass(frozen=True)
 class Array:
