@@ -180,7 +180,7 @@ class ScanPlan(Plan):
     lane: Letter | None = None
     rows: Letter | None = None
     width: int = 1
-    together: int = 1  # tiles along the lane that one block takes, chunk by chunk, adding up its sums over the lane
+    together: int = 1  # tiles along the lane that one block takes, in turn or (GPU) in warps: its sums over the lane are one part
     again: dict[Value, Value] = field(default_factory=dict)  # values of a step that the replay made: those, kept near
     resident: Resident | None = None
     partial: dict[Equation, Value] = field(default_factory=dict)  # sums over loops that run side by side: the parts

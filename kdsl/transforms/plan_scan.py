@@ -10,6 +10,7 @@ Read before: scan_steps.py, letters.py. Read next: schedule/scan.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,13 +26,13 @@ from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_scan_resident import plan_resident
 from kdsl.transforms.scan_again import made_again
 from kdsl.transforms.scan_steps import Written, is_turned, write_steps
+from kdsl.transforms.scan_warps import lane_width, warps_together
 from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
 MOST_TOGETHER, FEWEST_BLOCKS = 8, 8  # tiles that a block takes one after the other; blocks that there shall be
 PARTS = 8  # times the parts of sums are to fit into all that is read and written
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
-GPU_LANES = 32  # one warp: side by side with many others, each waits for its own memory
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
 IN_REGISTERS = FEEDING | REDUCTIONS | {Op.RESHAPE}  # what a step whose carry stays in registers is made of
 
@@ -97,6 +98,9 @@ def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, tar
     if rows is not None and (not isinstance(size[rows], int) or size[rows] > MOST_ROWS):  # type: ignore[operator]
         raise Illegal(f"a step folds over {size[rows]} elements: its carry does not stay in registers")
     order = [x for x in _order(loops) if x in side_by_side]
+    if rows is None and target.kind != "cpu":
+        rows = _shared_rows(loops, order, target.lanes(4))
+        side_by_side, order = side_by_side - {rows}, [x for x in order if x != rows]
     lane = _lane(loops, order, rows, target.lanes(4))
     inputs = tuple(v for v in dict.fromkeys(e.operands[i] for e, i in loops.letters.uses) if isinstance(v, Value))
     plan = ScanPlan("", (), inputs, (), loops.letters)
@@ -105,7 +109,7 @@ def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, tar
     if lane == rows:
         rows = None
     plan.outer, plan.lane, plan.rows = tuple(x for x in order if x != lane), lane, rows
-    plan.width = _width(plan, side_by_side, target)
+    plan.width = _width(plan, side_by_side, target, loops, every)
     if target.kind == "cpu" and w.replayed:
         plan.again = _kept_near(plan, made_again(w, loops.letters), every, target)
         plan.together = _together(plan, loops) if lane in side_by_side else 1
@@ -216,7 +220,20 @@ def _lane(loops: _Loops, order: list[Letter], rows: Letter | None, vector: int) 
     return max(votes, key=worth)
 
 
-def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target) -> int:
+def _shared_rows(loops: _Loops, order: list[Letter], vector: int) -> Letter | None:
+    """For a GPU's tile, a short letter that slices lack: what is made of them serves all rows of a tile."""
+    size = loops.letters.size
+    short = [x for x in order if isinstance(n := size[x], int) and 1 < n <= MOST_ROWS]
+    lacking = dict.fromkeys(short, 0)
+    for e in loops.written.inner[loops.written.around :]:
+        mine = loops.of(e.result)
+        if e.op is Op.TAKE and any(x in mine and estimate(size[x]) >= vector for x in order):
+            for x in short:
+                lacking[x] += 0 if x in mine else bytes_of(e.result.type)
+    return max((x for x in short if lacking[x]), key=lambda x: lacking[x], default=None)
+
+
+def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target, loops: _Loops, every: int) -> int:
     """Elements of a tile along the vectors."""
     if plan.lane is None:
         return 1
@@ -227,7 +244,14 @@ def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target) -> int:
     rows = 1 if plan.rows is None else plan.letters.size[plan.rows]
     assert isinstance(rows, int)
     if target.kind != "cpu":
-        return min(GPU_LANES, 1 << (n - 1).bit_length()) if isinstance(n, int) and n else GPU_LANES
+        over = [d for e, d in loops.folds.items() if e in loops.written.inner[loops.written.replay :]]
+        folds, sums = sum(plan.rows in d for d in over), sum(plan.lane in d for d in over)
+        others = math.prod(max(1, estimate(plan.letters.size[x])) for x in plan.outer)
+        states = every * rows * 4 * len(plan.replayed)
+        plan.together = 1
+        width = lane_width(max(1, estimate(n)), rows, others, folds, sums, states, target)
+        plan.together = warps_together(max(1, estimate(n)), width, states, target) if sums else 1
+        return width
     vector = target.lanes(4)
     vectors = max(1, REGISTERS // max(1, rows * max(1, len(plan.carries))))
     width = vector * vectors
