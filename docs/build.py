@@ -117,7 +117,7 @@ def summary(found: object) -> str:
 
 TANH = [  # (file, what its row looks like)
     ("kdsl/ir/ops.py", r"^    TANH = "),
-    ("kdsl/ir/meaning.py", r"^    Op\.TANH: "),
+    ("kdsl/ir/meaning_elementwise.py", r"^    Op\.TANH: "),
     ("kdsl/ir/verify.py", r"Op\.TANH, "),
     ("kdsl/transforms/cost.py", r"Op\.TANH: "),
     ("kdsl/transforms/derivatives.py", r"^    Op\.TANH: "),

@@ -15,7 +15,8 @@ import numpy as np
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
 from kdsl.ir import numbers
-from kdsl.ir.meaning import MEANING, Context
+from kdsl.ir.meaning import MEANING
+from kdsl.ir.meaning_elementwise import Context
 from kdsl.ir.ops import ELEMENTWISE, Op
 from kdsl.ir.tensor import Equation, TensorType, Value
 

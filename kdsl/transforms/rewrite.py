@@ -16,7 +16,8 @@ from typing import Any
 
 import kdsl.dtypes as dt
 from kdsl.dtypes import DType
-from kdsl.ir.meaning import Context, apply, constant
+from kdsl.ir.meaning import apply
+from kdsl.ir.meaning_elementwise import Context, constant
 from kdsl.ir.numbers import canonical
 from kdsl.ir.ops import COMMUTATIVE, ELEMENTWISE, REDUCTIONS, Op
 from kdsl.ir.rules import Builder, result_type
