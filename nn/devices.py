@@ -64,7 +64,10 @@ def like(data: Any, value: int) -> Any:
 def assign(target: Any, values: Any) -> None:
     """Write `values`, which lie anywhere, into the memory of `target`, in its dtype."""
     if not isinstance(target, kd.Array):
-        target[...] = numpy(values)
+        values = numpy(values)
+        if values.dtype != target.dtype:
+            values = _cast(values.reshape(-1), dtype=kd.as_dtype(target.dtype).name).reshape(values.shape)
+        target[...] = values
         return
     values = moved(values, target.device)
     if values.shape != target.shape:

@@ -139,6 +139,9 @@ class GPT(Pretrained):
     def other_names(self, name: str) -> Iterable[str]:
         return [name.removeprefix("transformer.")]
 
+    def is_no_weight(self, name: str) -> bool:
+        return re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)", name) is not None  # the causal mask
+
     # --- what it computes ----------------------------------------------------------------------------------------------------
     def forward(self, ids: Any, targets: Any = None) -> Any:
         ids = F.detached(ids)

@@ -141,13 +141,7 @@ class Mamba(Recurrent):
     @classmethod
     def settings_from(cls, theirs: Mapping[str, Any]) -> MambaConfig:
         if "d_model" in theirs:  # mamba_ssm's own config.json
-            ssm = theirs.get("ssm_cfg") or {}
-            refuse_settings(theirs, {"rms_norm": True})
-            refuse_settings(ssm, {"layer": "Mamba1"})
-            multiple = theirs.get("pad_vocab_size_multiple", 8)
-            vocabulary = -(-theirs["vocab_size"] // multiple) * multiple  # their embedding has rows that no id names
-            known = {name: ssm[name] for name in ("d_state", "expand", "d_conv", "conv_bias", "bias") if name in ssm}
-            return MambaConfig(vocabulary, theirs["d_model"], theirs["n_layer"], **known)
+            return MambaConfig(**official_settings(theirs, "Mamba1", _OFFICIAL))
         refuse_settings(theirs, {"model_type": "mamba", "hidden_act": "silu", "use_falcon_mamba": False})
         return MambaConfig(
             **{ours: theirs[name] for ours, name in _SETTINGS.items() if name in theirs and theirs[name] != "auto"}
@@ -169,6 +163,29 @@ class Mamba(Recurrent):
 
     def other_names(self, name: str) -> Iterable[str]:
         return [name.replace("embeddings.", "embedding.")]
+
+
+# mamba_ssm's ssm_cfg: its name and ours, where these are not one
+_OFFICIAL = {
+    **{name: name for name in ("d_state", "expand", "d_conv", "dt_rank", "conv_bias", "bias", "dt_min", "dt_max", "dt_scale")},
+    "dt_init_floor": "dt_floor",
+}  # fmt: skip
+_WITHOUT_EFFECT = {"layer", "dt_init", "conv_init", "A_init_range", "use_fast_path", "use_mem_eff_path"}  # on trained weights
+
+
+def official_settings(theirs: Mapping[str, Any], kind: str, known: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of our config from mamba_ssm's config.json, for its layers of this kind."""
+    ssm = theirs.get("ssm_cfg") or {}
+    refuse_settings({"rms_norm": True, **theirs}, {"rms_norm": True, "d_intermediate": 0, "attn_layer_idx": []})
+    refuse_settings({"layer": "Mamba1", **ssm}, {"layer": kind})
+    if strange := sorted(ssm.keys() - known.keys() - _WITHOUT_EFFECT):
+        raise ValueError(f"config.json says {strange[0]} = {ssm[strange[0]]!r}, which this model does not know")
+    multiple = theirs.get("pad_vocab_size_multiple", 8)
+    return {
+        "vocab_size": -(-theirs["vocab_size"] // multiple) * multiple,  # their embedding has rows that no id names
+        "d_model": theirs["d_model"], "n_layer": theirs["n_layer"], "tie_embeddings": theirs.get("tie_embeddings", True),
+        **{known[name]: value for name, value in ssm.items() if name in known and value != "auto"},
+    }  # fmt: skip
 
 
 _SETTINGS = {  # ours: Hugging Face's

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from nn import init
 from nn.functional.ssm import causal_convolution, chunked_recurrence
 from nn.kernels import layer
 from nn.layers import Embedding, Linear, Taps
+from nn.mamba import official_settings
 from nn.module import Module, ModuleList, Parameter
 from nn.normalisation import RMSNorm
 from nn.pretrained import refuse_settings
@@ -155,6 +156,11 @@ class Mamba2(Recurrent):
     # --- Hugging Face's files ------------------------------------------------------------------------------------------------
     @classmethod
     def settings_from(cls, theirs: Mapping[str, Any]) -> Mamba2Config:
+        if "d_model" in theirs:  # mamba_ssm's own config.json
+            ssm = theirs.get("ssm_cfg") or {}
+            refuse_settings(ssm, dict(_ALWAYS))
+            own = {name: value for name, value in ssm.items() if name not in _ALWAYS}
+            return Mamba2Config(**official_settings({**theirs, "ssm_cfg": own}, "Mamba2", _OFFICIAL))
         refuse_settings(theirs, {"model_type": "mamba2", "hidden_act": "silu"})
         known = {ours: theirs[name] for ours, name in _SETTINGS.items() if name in theirs}
         limit = known.pop("dt_limit", None)
@@ -175,6 +181,16 @@ class Mamba2(Recurrent):
         path = re.sub(r"^(layers\.\d+)\.(?!norm)", r"\1.mixer.", name).replace("gated_norm", "norm")
         return "backbone." + path.replace("embedding.", "embeddings."), False
 
+    def other_names(self, name: str) -> Iterable[str]:
+        return [name.replace("embeddings.", "embedding.")]
+
+
+# mamba_ssm's ssm_cfg: its names and ours, and what is so in every model here
+_OFFICIAL = {
+    **{n: n for n in ("d_state", "expand", "d_conv", "conv_bias", "bias", "dt_min", "dt_max", "dt_limit", "chunk_size")},
+    "headdim": "head_dim", "ngroups": "n_groups", "dt_init_floor": "dt_floor",
+}  # fmt: skip
+_ALWAYS = {"d_ssm": None, "D_has_hdim": False, "rmsnorm": True, "norm_before_gate": False}
 
 _SETTINGS = {  # ours: Hugging Face's
     "vocab_size": "vocab_size", "d_model": "hidden_size", "n_layer": "num_hidden_layers", "d_state": "state_size",

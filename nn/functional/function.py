@@ -21,8 +21,16 @@ class Function:
     def __init__(self, family: Layer) -> None:
         self.family, self.function = family, family.function
         self.__doc__, self.__name__ = family.function.__doc__, family.function.__name__
+        code = family.function.__code__
+        self.tensors, last = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+        self.options = code.co_varnames[self.tensors : last]
 
     def __call__(self, *args: Any, **static: Any) -> Any:
+        if len(args) > self.tensors:  # PyTorch takes options by position too
+            more = args[self.tensors :]
+            if len(more) > len(self.options) or any(name in static for name in self.options[: len(more)]):
+                raise TypeError(f"{self.__name__} takes {self.tensors} tensors, then {', '.join(self.options) or 'nothing'}")
+            args, static = args[: self.tensors], {**static, **dict(zip(self.options, more))}
         return apply(self.family, *args, **static)
 
 

@@ -21,6 +21,7 @@ from nn.functional.function import detached, function
 from nn.tensor import Tensor
 
 _B_OR_C = "D N | batch N time | batch G N time"
+_EACH, _B_OR_C_NOW = "batch D | batch H P", "batch N | batch G N"
 
 
 # --- Mamba ----------------------------------------------------------------------------------------------------------------------
@@ -31,7 +32,11 @@ def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, *, delta_
         dt = softplus(delta + delta_bias)     y = (scan(dt, u, A, B, C) + D u) silu(z)
 
     Shapes    u, delta, z (B, D, L), A (D, N), B and C (D, N), (B, N, L) or (B, G, N, L), D and delta_bias (D,)
-              -> (B, D, L), and with return_last_state also (B, D, N) in f32
+              -> (B, D, L) in u's dtype, and with return_last_state also (B, D, N) in f32
+    Memory    no state of every position: only what is returned; a gradient keeps every 8th to 32nd state
+    Raises    ShapeError where G groups do not divide the channels; kd.DtypeError for a complex A, which kdsl does not have
+    Source    mamba_ssm, ops/selective_scan_interface.py; Gu and Dao 2023, "Mamba", algorithm 2
+    Example: `y, last = F.selective_scan(u, delta, A, B, C, D, z, bias, delta_softplus=True, return_last_state=True)`.
     """
     delta = kd.astype(delta, kd.f32)
     if delta_bias is not None:
@@ -71,16 +76,23 @@ def _step(h, x, dt, A, b, c):
 
 def _by_channel(v, channels):
     """B or C of one position for each channel: (B, N) as (B, 1, N), (B, G, N) as (B, D, N)."""
+    if v.ndim == 3 and channels % v.shape[1]:
+        raise kd.ShapeError(f"{v.shape[1]} groups do not divide {channels} channels")
     return kd.repeat(v, channels // v.shape[1], axis=1) if v.ndim == 3 else v[:, None, :]
 
 
-@function("batch D N", "batch D", "batch D", "D N", "batch N | batch G N", "batch N | batch G N", "D", "batch D", "D")
+@function(
+    "batch D N | batch H P N", _EACH, _EACH, "D N | H P N", _B_OR_C_NOW, _B_OR_C_NOW, "D | H P", _EACH, "D | H P"
+)  # fmt: skip
 def _state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, *, dt_softplus=False):
     """One step of the selective scan: (y, the next state)."""
     step = kd.astype(dt, kd.f32)
     step = step if dt_bias is None else step + dt_bias
     step = softplus.function(step) if dt_softplus else step
-    h, y = _step(state, x, step, A, _by_channel(B, x.shape[1]), _by_channel(C, x.shape[1]))
+    B, C = (_by_channel(v, x.shape[1]) for v in (B, C))  # (B, D or 1, N), or of each head
+    if x.ndim == 3:
+        B, C = B[:, :, None], C[:, :, None]  # (B, H or 1, 1, N)
+    h, y = _step(state, x, step, A, B, C)
     y = y if D is None else y + x * D
     y = y if z is None else y * silu.function(kd.astype(z, kd.f32))
     return kd.astype(y, x.dtype), h
@@ -92,7 +104,13 @@ def selective_state_update(
 ) -> Tensor:  # fmt: skip
     """One step of the selective scan with the signature of mamba_ssm's selective_state_update: `state` is changed in place.
 
-    Shapes    state (B, D, N) f32, x, dt, z (B, D), A (D, N), B and C (B, N) or (B, G, N), D and dt_bias (D,) -> (B, D)
+        dt = softplus(dt + dt_bias)     state = exp(dt A) state + dt x B     y = (sum over n of C state + D x) silu(z)
+
+    Shapes    state (B, D, N), x, dt, z (B, D), A (D, N), B and C (B, N) or (B, G, N), D and dt_bias (D,) -> (B, D);
+              or with heads state (B, H, P, N), x, dt, z (B, H, P), A (H, P, N), D and dt_bias (H, P) -> (B, H, P)
+    Raises    ShapeError where G groups do not divide the channels or heads
+    Source    mamba_ssm, ops/triton/selective_state_update.py
+    Example: `y = F.selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus=True)`.
     """
     y, h = _state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus=dt_softplus)
     assign(detached(state), h.data)

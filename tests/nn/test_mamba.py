@@ -127,6 +127,89 @@ def test_the_official_names_are_read(tmp_path):
     assert (nn.Mamba.from_pretrained(tmp_path)(ids).numpy() == model(ids).numpy()).all()
 
 
+OFFICIAL = {"d_model": 16, "n_layer": 2, "vocab_size": 11, "rms_norm": True, "residual_in_fp32": True, "fused_add_norm": True}
+
+
+def test_the_official_names_of_mamba_2_are_read(tmp_path):
+    """As mamba_ssm's save_pretrained writes them: pytorch_model.bin, with the tied head beside the embedding."""
+    import json
+
+    nn.manual_seed(0)
+    shape = {"d_state": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 4}
+    model = nn.Mamba2(nn.Mamba2Config(vocab_size=16, d_model=16, n_layer=2, **shape))
+    model.save_pretrained(tmp_path)
+    arrays = nn.load(tmp_path / "model.safetensors")
+    arrays = {k.replace("embeddings", "embedding"): torch.from_numpy(v) for k, v in arrays.items()}
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({**arrays, "lm_head.weight": arrays["backbone.embedding.weight"]}, tmp_path / "pytorch_model.bin")
+    ssm = {"layer": "Mamba2", "d_state": 8, "headdim": 8, "ngroups": 2, "chunk_size": 4}
+    own = {**OFFICIAL, "ssm_cfg": ssm, "pad_vocab_size_multiple": 16, "attn_layer_idx": [], "tie_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    ids = np.array([[1, 2, 3, 4, 5]])
+    read = nn.Mamba2.from_pretrained(tmp_path)
+    assert read.config == model.config
+    assert (read(ids).numpy() == model(ids).numpy()).all()
+    for wrong in ({"d_ssm": 8}, {"norm_before_gate": True}, {"layer": "Mamba1"}, {"d_conv2": 3}):
+        (tmp_path / "config.json").write_text(json.dumps({**own, "ssm_cfg": {**ssm, **wrong}}))
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            nn.Mamba2.from_pretrained(tmp_path)
+    for wrong in ({"attn_layer_idx": [1]}, {"rms_norm": False}, {"d_intermediate": 32}):
+        (tmp_path / "config.json").write_text(json.dumps({**own, **wrong}))
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            nn.Mamba2.from_pretrained(tmp_path)
+
+
+def test_official_settings_and_a_head_of_its_own(tmp_path):
+    import json
+
+    nn.manual_seed(0)
+    config = nn.MambaConfig(vocab_size=16, d_model=16, n_layer=2, d_state=4, dt_rank=3, tie_embeddings=False, dt_floor=1e-3)
+    model = nn.Mamba(config)
+    model.save_pretrained(tmp_path)
+    ssm = {"layer": "Mamba1", "d_state": 4, "dt_rank": 3, "dt_init": "random", "dt_init_floor": 1e-3}
+    (tmp_path / "config.json").write_text(json.dumps({**OFFICIAL, "ssm_cfg": ssm, "tie_embeddings": False}))
+    read = nn.Mamba.from_pretrained(tmp_path)
+    assert read.config == config
+    assert (read.lm_head.weight.numpy() == model.lm_head.weight.numpy()).all()
+    (tmp_path / "config.json").write_text(json.dumps({**OFFICIAL, "ssm_cfg": {"layer": "Mamba2"}}))
+    with pytest.raises(ValueError, match="layer"):
+        nn.Mamba.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Mamba, small", "Mamba-2, small"])
+def test_files_in_bf16_and_in_parts(name, tmp_path):
+    theirs, ours = theirs_and_ours(name, tmp_path / "whole")
+    theirs.to(torch.bfloat16).save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    ours = type(ours).from_pretrained(tmp_path / "parts")
+    weights = dict(theirs.named_parameters())
+    for called, p in ours.named_parameters():
+        assert p.numpy().dtype == np.float32
+        assert (p.numpy() == weights[ours.their_name(called)[0]].detach().float().numpy()).all(), called
+
+
+@pytest.mark.parametrize("name", ["Mamba, small", "Mamba-2, groups"])
+def test_bf16_weights_keep_an_f32_state(name, tmp_path):
+    import ml_dtypes
+
+    _, ours = theirs_and_ours(name, tmp_path)
+    ids = np.random.default_rng(0).integers(0, ours.config.vocab_size, (2, 13))
+    want, _ = ours(ids, ids)
+    for p in ours.parameters():
+        p.data = p.data.astype(ml_dtypes.bfloat16)
+    logits, loss = ours(ids, ids)
+    loss.backward()
+    scale = np.abs(want.numpy()).max()
+    assert np.abs(logits.numpy().astype("f4") - want.numpy()).max() < 0.05 * scale
+    for p in ours.parameters():
+        assert p.grad.numpy().dtype == ml_dtypes.bfloat16 and np.isfinite(p.grad.numpy().astype("f4")).all()
+    first, state = ours.step(ids[:, :6])
+    second, state = ours.step(ids[:, 6:], state)
+    assert all(part.dtype == np.float32 for own in state for part in own[1:])
+    whole = np.concatenate([first, second], 1).astype("f4")
+    assert np.abs(whole - logits.numpy().astype("f4")).max() < 0.02 * scale
+
+
 def test_the_official_initialisation():
     nn.manual_seed(0)
     block = nn.Mamba(nn.MambaConfig(vocab_size=11, n_layer=4, d_model=64)).layers[0]
@@ -229,6 +312,61 @@ def test_selective_state_update(groups, gate):
 @pytest.mark.parametrize("dtype", ["f4", "f2", "bf16"])
 def test_selective_state_update_of_the_official_sizes(dim, states, dtype):
     compare_state_update(2, dim, states, None, bool(states % 3), dtype)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 31, 37])
+@pytest.mark.parametrize("groups", [None, 2])
+def test_short_and_odd_lengths(length, groups):
+    """From views whose strides are negative and transposed, with the options by position as mamba_ssm takes them."""
+    rng = np.random.default_rng(0)
+    f = lambda *s: rng.standard_normal(s).astype("f4")  # noqa: E731
+    wide, slim = (2, 4, length), (2, *([groups] if groups else []), 3, length)
+    u, delta, z = f(length, 2, 4).transpose(1, 2, 0), f(*wide)[::-1, :, ::-1], f(2, 4, 2 * length)[..., ::2]
+    B, C, A = f(*slim)[..., ::-1], np.asfortranarray(f(*slim)), -rng.random((3, 4)).astype("f4").T
+    D, bias = f(8)[::-2], f(4)
+    given = [nn.Tensor(v, requires_grad=True) for v in (u, delta, A, B, C, D, z, bias)]
+    theirs = [torch.from_numpy(v.copy()).double().requires_grad_() for v in (u, delta, A, B, C, D, z, bias)]
+    y, last = F.selective_scan(*given, True, True)
+    t, h = reference(*theirs, delta_softplus=True)
+    np.testing.assert_allclose(y.numpy(), t.detach().numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(last.numpy(), h.detach().numpy(), rtol=1e-5, atol=1e-5)
+    (y.sum() + (last * last).sum()).backward()
+    (t.sum() + (h * h).sum()).backward()
+    for v, w in zip(given, theirs):
+        wanted = np.zeros(w.shape) if w.grad is None else w.grad.numpy()
+        np.testing.assert_allclose(v.grad.numpy(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("tied", [True, False])
+def test_selective_state_update_with_heads(groups, tied):
+    """mamba_ssm's test of the same name: one number of dt, A, D and dt_bias for a head is given as a stride of 0."""
+    rng = np.random.default_rng(0)
+    batch, heads, width, states = 2, 4, 5, 16
+    f = lambda *s: rng.standard_normal(s).astype("f4")  # noqa: E731
+    shape = (batch, heads, width)
+    state, x, z = f(*shape, states), f(*shape), f(*shape)
+    B, C = f(batch, groups, states), f(batch, groups, states)
+    if tied:
+        dt, D, bias = (np.broadcast_to(v[..., None], (*v.shape, width)) for v in (f(batch, heads), f(heads), f(heads)))
+        A = np.broadcast_to(-np.exp(f(heads))[:, None, None], (heads, width, states))
+    else:
+        dt, D, bias, A = f(*shape), f(heads, width), f(heads, width), -np.exp(f(heads, width, states))
+    b, c = (v.repeat(heads // groups, 1)[:, :, None] for v in (B, C))
+    step = np.log1p(np.exp((dt + bias).astype("f8")))
+    h = np.exp(step[..., None] * A) * state + (step * x)[..., None] * b
+    want = ((h * c).sum(-1) + D * x) * z / (1 + np.exp(-z.astype("f8")))
+    y = F.selective_state_update(state, x, dt, A, B, C, D, z, bias, True)
+    np.testing.assert_allclose(state, h, rtol=3e-4, atol=1e-4)
+    np.testing.assert_allclose(y.numpy(), want, rtol=3e-4, atol=1e-4)
+
+
+def test_groups_that_do_not_divide_the_channels():
+    import kdsl as kd
+
+    u, B = np.ones((1, 4, 5), "f4"), np.ones((1, 3, 2, 5), "f4")
+    with pytest.raises(kd.ShapeError, match="3 groups do not divide 4 channels"):
+        F.selective_scan(u, u, -np.ones((4, 2), "f4"), B, B)
 
 
 def compare_state_update(batch, dim, states, groups, gate, dtype):

@@ -98,3 +98,77 @@ def test_a_setting_that_we_do_not_have_is_refused(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps({**config, name: value}))
         with pytest.raises(ValueError, match=name):
             nn.GPT.from_pretrained(tmp_path)
+
+
+# --- what else lies in such folders -------------------------------------------------------------------------------------------
+def weights(tmp_path):
+    return nn.load(tmp_path / "model.safetensors")
+
+
+def test_an_array_that_nobody_reads_is_a_mistake(tmp_path):
+    gpt2(CONFIGS["small"]).save_pretrained(tmp_path)
+    arrays = weights(tmp_path)
+    nn.save({**arrays, "transformer.h.0.attn.adapter": np.zeros(3, "f4")}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"lacks: transformer\.h\.0\.attn\.adapter"):
+        nn.GPT.from_pretrained(tmp_path)
+    name = "transformer.h.1.ln_1.weight"
+    nn.save({k: v for k, v in arrays.items() if k != name}, tmp_path / "model.safetensors")
+    with pytest.raises(KeyError, match=name):
+        nn.GPT.from_pretrained(tmp_path)
+    nn.save({**arrays, name: np.zeros(3, "f4")}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"has shape \(3,\)"):
+        nn.GPT.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="neither"):
+        nn.GPT.from_pretrained(tmp_path)
+
+
+def test_masks_a_tied_head_and_names_without_a_prefix(tmp_path):
+    """What older GPT-2 files hold."""
+    gpt2(CONFIGS["small"]).save_pretrained(tmp_path)
+    ids = np.array([[1, 2, 3]])
+    want = nn.GPT.from_pretrained(tmp_path)(ids).numpy()
+    arrays = {k.removeprefix("transformer."): v for k, v in weights(tmp_path).items()}
+    for i in range(2):
+        arrays |= {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 16, 16), "u1")), f"h.{i}.attn.masked_bias": np.float32(-1e4)[None]}
+    nn.save({**arrays, "lm_head.weight": arrays["wte.weight"]}, tmp_path / "model.safetensors")
+    assert (nn.GPT.from_pretrained(tmp_path)(ids).numpy() == want).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_files_that_torch_wrote(dtype, tmp_path):
+    """pytorch_model.bin, whole and in parts, is read without torch."""
+    theirs = gpt2(CONFIGS["small"]).to(getattr(torch, dtype))
+    theirs.save_pretrained(tmp_path)
+    want = nn.GPT.from_pretrained(tmp_path).state_dict()
+    (tmp_path / "model.safetensors").unlink()
+    state = theirs.state_dict()
+    state["transformer.h.0.attn.c_attn.weight"] = state["transformer.h.0.attn.c_attn.weight"].T.contiguous().T  # other strides
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    assert all((a == want[k]).all() for k, a in nn.GPT.from_pretrained(tmp_path).state_dict().items())
+    (tmp_path / "pytorch_model.bin").unlink()
+    places = {name: f"pytorch_model-{i % 3}.bin" for i, name in enumerate(state)}
+    for file in set(places.values()):
+        torch.save({k: v for k, v in state.items() if places[k] == file}, tmp_path / file)
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    assert all((a == want[k]).all() for k, a in nn.GPT.from_pretrained(tmp_path).state_dict().items())
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("code of the file's ran",)
+
+
+def test_a_file_of_torchs_runs_no_code(tmp_path, capsys):
+    from nn.torch_files import load_torch
+
+    torch.save({"a": torch.arange(6.0).reshape(2, 3)[:, 1:], "b": torch.zeros(0, 3), "c": torch.tensor(True)}, tmp_path / "good")
+    got = load_torch(tmp_path / "good")
+    assert got["a"].tolist() == [[1, 2], [4, 5]] and got["b"].shape == (0, 3) and got["c"].dtype == bool
+    torch.save({"a": Code()}, tmp_path / "evil")
+    torch.save([1, 2], tmp_path / "list")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "old", _use_new_zipfile_serialization=False)
+    for name, said in (("evil", "holds more than tensors"), ("list", "no dict of tensors"), ("old", "before torch 1.6")):
+        with pytest.raises(ValueError, match=said):
+            load_torch(tmp_path / name)
+    assert not capsys.readouterr().out
