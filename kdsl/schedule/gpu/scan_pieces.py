@@ -94,17 +94,21 @@ class Apart:
             self._feeding[v] = e is None or (e.op in FEEDING and e.op is not Op.RESHAPE and all(map(self._feeds, e.values)))
         return self._feeding[v]
 
+    def _at_hand(self, v: Value) -> bool:
+        """Whether a piece can make this value without its steps."""
+        return v not in self.carried and self._feeds(v) and (v not in self.loops["step_0"] or self.stands_alone(v, "step_0"))
+
     def roots(self, v: Value) -> list[Value] | None:
         """What the steps must hand on so that a value they give can be made afterwards; None where they give it themselves."""
         found: dict[Value, None] = {}
 
         def walk(v: Value, across: bool) -> bool:
-            if v not in self.carried or v in found:
+            if v in found or v not in self.made or self._at_hand(v):
                 return True
             side, e = self.across(v), self.made[v]
             if side is None or (side is not across and flat(self.p.letters.values[v])):
                 return False
-            if v in self.waited_for or v in self.before or e.op not in ALIKE or e.op in REDUCTIONS:
+            if v not in self.carried or v in self.waited_for or v in self.before or e.op not in ALIKE or e.op in REDUCTIONS:
                 found[v] = None
                 return True
             return all(walk(o, across) for o in e.values)
