@@ -225,7 +225,8 @@ class Grouping:
 
     `results` are the function's results (each a value that some plan writes, each once), then the values of `checks`.
     `aliases`: values that are the same memory as another value under another shape. `strides`: of parameters that are not
-    C-contiguous, in elements. `arrays`: constants that plans read from memory, besides those that stand among their equations."""
+    C-contiguous, in elements. `arrays`: constants that plans read from memory, besides those that stand among their equations.
+    `placed`: concatenations that need no kernel where their parts are written side by side."""
 
     function: Function
     plans: tuple[Plan, ...]
@@ -235,6 +236,7 @@ class Grouping:
     checks: tuple[IndexCheck, ...] = ()
     strides: Mapping[Value, Shape] = field(default_factory=dict)
     arrays: Mapping[Value, Any] = field(default_factory=dict)
+    placed: frozenset[Equation] = frozenset()
 
 
 def stacked_axes(m: Move, axes: Axes) -> tuple[tuple[Letter, ...] | None, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.ranges import Ranges
+from kdsl.ir.rebuilt import rebuilt
 from kdsl.ir.sizes import Extent, Size, names_in, size, split, substitute
 
 COMPARISONS = ("lt", "le", "gt", "ge")
@@ -254,32 +255,6 @@ def spread(tile: ir.Tile, shape: ir.TileShape) -> ir.Tile:
 
 
 # --- tiles and statements made anew ---------------------------------------------------------------------------------------
-def rebuilt(tile: ir.Tile, change: Callable[[ir.Tile], ir.Tile], done: dict[int, ir.Tile]) -> ir.Tile:
-    """A tile with `change` made to each part, inner ones first; parts that stand in it several times stay one."""
-    found = done.get(id(tile))
-    if found is not None:
-        return found
-    old = ir.children(tile)
-    new = tuple(rebuilt(t, change, done) for t in old)
-    out = tile
-    if any(a is not b for a, b in zip(old, new, strict=True)):
-        out = with_children(tile, new)
-    out = done[id(tile)] = change(out)
-    return out
-
-
-def with_children(tile: ir.Tile, new: tuple[ir.Tile, ...]) -> ir.Tile:
-    """A tile computed from other tiles."""
-    if isinstance(tile, ir.Map):
-        return replace(tile, operands=new)
-    if isinstance(tile, ir.Dot):
-        return ir.Dot(*new)
-    if isinstance(tile, ir.Gather):
-        n = len(tile.indices)
-        return replace(tile, indices=new[:n], mask=new[n] if len(new) > n else None)
-    return replace(tile, tile=new[0])  # type: ignore[call-arg, arg-type]
-
-
 def renamed(body: tuple[ir.Statement, ...], new: Mapping[str, str]) -> tuple[ir.Statement, ...]:
     """Statements whose Lets and carries have other names."""
     places = {old: size(name) for old, name in new.items()}

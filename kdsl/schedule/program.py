@@ -10,6 +10,7 @@ from kdsl.ir import loops as ir
 from kdsl.ir.frame import DotPlan, Grouping, RowPlan, ScanPlan, ScatterPlan, SortPlan
 from kdsl.schedule.buffers import Buffers, assembled
 from kdsl.schedule.dots import schedule_dots
+from kdsl.schedule.placed import in_their_places
 from kdsl.schedule.rows import schedule_rows
 from kdsl.schedule.scan_blocks import schedule_blocks
 from kdsl.schedule.scan_chunks import schedule_scan
@@ -36,4 +37,4 @@ def schedule(grouping: Grouping, target: Target) -> ir.Program:
             kernels += schedule_sort(plan, buffers.memory, target)
         else:
             raise TypeError(f"no schedule carries out a {type(plan).__name__}")
-    return assembled(grouping, buffers, kernels)
+    return assembled(grouping, buffers, in_their_places(grouping, buffers, kernels))

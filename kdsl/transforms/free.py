@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, SOURCES, Op
 from kdsl.ir.tensor import Equation, Function, Shape, Value
 from kdsl.transforms.cost import HEAVY, NEAR_BYTES, cost_of
+from kdsl.transforms.placed import placed_concatenations
 from kdsl.transforms.virtual import virtual_equations
 
 _SOURCES = SOURCES - {Op.RANDOM_BITS}
@@ -48,6 +49,8 @@ class FreeValues:
         self.virtual = virtual_equations(function, results, set(stored), near_bytes)
         for e in function.equations:
             self.free[e] = self._is_free(e)
+        self.placed = placed_concatenations(function, results, lambda v: v in self.made and not self.free[self.made[v]])
+        self.free.update(dict.fromkeys(self.placed, False))
         self._index()
 
     def _is_free(self, e: Equation) -> bool:

@@ -49,7 +49,8 @@ def group(function: Function, target: Target, strides: Mapping[Value, Shape] | N
             del aliases[v]
             aliases[base] = v
     refusals, arrays = tuple(work.refusals), {e.result: e.attributes["array"] for e in work.free.lying}
-    return Grouping(function, tuple(plans), ready.results, aliases, refusals, ready.checks, dict(strides or {}), arrays)
+    given, placed = dict(strides or {}), work.free.placed
+    return Grouping(function, tuple(plans), ready.results, aliases, refusals, ready.checks, given, arrays, placed)
 
 
 class _Stored(Exception):

@@ -63,6 +63,8 @@ class Judge:
             outputs = [e.result for e in sorted(inside, key=self.order.__getitem__) if self.free.is_read_outside(e, inside)]
             known = max((g.hard for g in parts if g.hard), key=lambda h: len(h.made), default=None)
             try:
+                if len(equations) > 1 and not self.free.placed.isdisjoint(equations):
+                    raise Illegal("parts that are written side by side, each by its own kernel")
                 hard = (known.copy() if known else HardLetters()).add(closed)
                 found = self.judge(closed, outputs, hard), hard
             except Illegal as reason:

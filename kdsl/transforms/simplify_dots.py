@@ -122,9 +122,10 @@ def _times_row(b: Simplifier, y: Value, k: Value, places: list[int]) -> Operand:
 def _to_the_other_side(
     b: Simplifier, x: Operands, a: Attributes, side: int, rest: Value, k: Value, letters: list[str]
 ) -> Operand | None:
-    """A factor along the summed letter goes to the operand that is computed anyway, so that this one is read from memory."""
+    """A factor along the summed letter goes to the operand that is computed anyway, so that this one is read from memory;
+    not where another product reads that operand as it is: with the factor it would be a second array."""
     other, theirs = x[1 - side], a[SIDES[1 - side]]
-    if rest in b.home or other not in b.home or not all(letter in theirs for letter in letters):
+    if rest in b.home or other not in b.home or b.dots_of(other) or not all(letter in theirs for letter in letters):
         return None
     scaled = _times_row(b, other, k, [theirs.index(letter) for letter in letters])
     return b.emit(Op.DOT, *((rest, scaled) if side == 0 else (scaled, rest)), **a)

@@ -17,6 +17,7 @@ from kdsl.schedule.gpu.rows import schedule_rows
 from kdsl.schedule.gpu.scan import schedule_scan
 from kdsl.schedule.gpu.scatter import schedule_scatter
 from kdsl.schedule.gpu.sort import schedule_sort
+from kdsl.schedule.placed import in_their_places
 from kdsl.target import Target
 
 
@@ -40,4 +41,4 @@ def schedule_gpu(grouping: Grouping, target: Target) -> ir.Program:
     multiples = {name: each for name, _, each in target.classes if each > 1}
     if multiples:
         kernels = [replace(k, schedule={**k.schedule, "multiples": multiples}) for k in kernels]
-    return assembled(grouping, buffers, kernels)
+    return assembled(grouping, buffers, in_their_places(grouping, buffers, kernels))
