@@ -186,19 +186,17 @@ class _Product:
 
     def finish(
         self, t: Extent, nr: int, p: Extent, nc: int, checked: bool, total: ir.Tile
-    ) -> list[ir.Statement]:
+    ) -> list[ir.Store]:
         """Maps on a finished tile, and the stores of the outputs."""
         place = self.result_place(t, nr, p, nc, checked)
         known = Known({self.product.equation.result: total})
         return [self.store(v, place, self.values.value(v, place, known)) for v in self.plan.outputs]
 
-    def prefetch(self, t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
-        """What a tile will write is fetched while it is summed."""
-        place = self.result_place(t, nr, p, nc, checked)
-        views = (
-            self.values.view(self.memory(v), self.plan.letters.values[v], v.shape, place) for v in self.plan.outputs
-        )
-        return [ir.Prefetch(view, place.shape) for view in views]
+    def prefetch(self, end: list[ir.Store], shape: tuple[int, int]) -> list[ir.Statement]:
+        """What a tile's maps will read and write is fetched while the tile is summed."""
+        written = [s.view for s in end]
+        read = [load.view for s in end for load in ir.loads_in(s.tile) if load.shape == shape]
+        return [ir.Prefetch(view, shape) for view in (*written, *read)]
 
     def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:
         view = self.values.view(self.memory(v), self.plan.letters.values[v], v.shape, place)
@@ -256,7 +254,8 @@ class _Product:
                 pair = (self.values.operand(self.product.equation, i, place, Known({})) for i in (0, 1))
                 return self.finish(t, nr, p, nc, checked, ir.Map("mul", tuple(pair), self.dtype))
             body, total = self.sums(t, nr, p, nc, checked, start, 0, depth)
-            return [*self.prefetch(t, nr, p, nc, checked), *body, *self.finish(t, nr, p, nc, checked, total)]
+            end = self.finish(t, nr, p, nc, checked, total)
+            return [*self.prefetch(end, (nr, nc)), *body, *end]
 
         if pieces == 1:
             body = nest(complete)

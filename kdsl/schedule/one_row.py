@@ -7,16 +7,12 @@ Read before: line_walks.py. Read next: row_folds.py.
 from __future__ import annotations
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import flat
-from kdsl.ir.sizes import Extent, ceildiv, size
+from kdsl.ir.sizes import Extent, ceildiv, names_in, size
 from kdsl.ir.tensor import Equation, Value
+from kdsl.schedule.fetch_ahead import rows_to_come
 from kdsl.schedule.folds import COMBINE, PLACES, LineFold
 from kdsl.schedule.line_walks import LineWalks
 from kdsl.schedule.positions import Known, spread_to
-
-PREFETCHED = range(
-    1024, 64 * 1024
-)  # bytes of a row that is fetched ahead: shorter ones follow each other closely enough
 
 
 class OneRow(LineWalks):
@@ -75,8 +71,7 @@ class OneRow(LineWalks):
     ) -> list[tuple]:
         """The work of one tile of pass k; for each fold its (value, place)."""
         t = self.t
-        if k == min(1, self.p.passes - 1):
-            self.fetch_ahead()
+        first = len(t.levels[-1].body)
         stores: list[ir.Statement] = []
         for v in kept:
             stores.append(self.keep(v, self.value(v)))
@@ -98,32 +93,24 @@ class OneRow(LineWalks):
             stores.append(ir.Store(view, new, e.location))
         for s in stores:
             t.emit(s)
+        if k == min(1, self.p.passes - 1):
+            self.fetch_ahead(first, out)
         return out
 
     def tile_of_map(self) -> None:
         outputs = [v for v in self.p.outputs]
         self.tile(0, [], [], outputs, [])
 
-    def fetch_ahead(self) -> None:
-        """Ask for the same tile of the next row: the processor's own prefetching ends at every page."""
+    def fetch_ahead(self, first: int, values: list[tuple]) -> None:
+        """Ask for what this tile's statements, from number `first`, and values will want of rows to come."""
         p, t = self.p, self.t
         streamed = [x for x in p.rows if self.size[x] != 1]
         if self.along == 0 or not streamed or len(p.line) != 1 or t.edge:
             return
-        (line,), row = p.line, streamed[-1]
-        n, here = self.size[line], t.pos[row]
-        t.pos[row] = here + 1
-        asked: set[tuple] = set()
-        for (e, i), axes in p.letters.uses.items():
-            v = e.operands[i]
-            assert isinstance(v, Value)
-            near = isinstance(n, int) and n * v.dtype.bytes not in PREFETCHED
-            if not near and row in flat(axes) and axes[-1][-1:] == (line,):
-                view = t.view(self.memory(v), t.plain_operand(e, i))
-                if view is not None and not view.check and (view.memory.name, view.index) not in asked:
-                    asked.add((view.memory.name, view.index))
-                    t.emit(ir.Prefetch(view, t.shape))
-        t.pos[row] = here
+        (line,), names = p.line, names_in(t.pos[streamed[-1]])
+        if len(names) == 1:
+            body, tiles = t.levels[-1].body, [tile for pair in values for tile in pair if tile is not None]
+            body[first:first] = rows_to_come(body[first:], tiles, *names, self.size[line], t.shape)
 
     def keep(self, v: Value, tile: ir.Tile) -> ir.Statement:
         t, home = self.t, self.p.kept[v]
