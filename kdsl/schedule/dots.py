@@ -24,7 +24,7 @@ from kdsl.ir.dot_frame import DotFrame, Product
 from kdsl.ir.frame import DotPlan, Letter, flat
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import identity
-from kdsl.ir.sizes import Extent, Size, maximum, minimum, size
+from kdsl.ir.sizes import Extent, Size, floordiv, maximum, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.chain import schedule_chain
 from kdsl.schedule.dot_values import Known, Memory, Place, Values
@@ -32,6 +32,8 @@ from kdsl.schedule.kernels import kernel
 from kdsl.schedule.packing import Packed, TileBody, pack, tile_count, tiles_along
 from kdsl.schedule.register_tile import Tiling, accumulate, choose_tiling, segments, whole
 from kdsl.target import Target
+
+Nest = Callable[[Callable[[Extent, int, Extent, int, bool], list]], tuple[ir.Statement, ...]]  # of what is done with a tile
 
 
 def schedule_dots(
@@ -47,6 +49,8 @@ def schedule_dots(
 FEW_TILES = 4  # packing for so few row tiles does not pay
 BLOCKS = 16  # wanted at least, so that threads share a product evenly
 NEAR_PANELS = 64 * 1024  # bytes of b that stay near
+THIN = 64  # rows or columns: few read what packing would lay anew
+PIECE = 32  # positions of k that the sums of a thin product take at a time
 
 
 class _Product:
@@ -63,8 +67,6 @@ class _Product:
         self.columns: Extent = 1 if self.product.column is None else self.size[self.product.column]
         self.dtype = self.product.equation.result.dtype.compute
         self.t = tiling or choose_tiling(target, self.dtype, self.rows, self.columns)
-        if tiling is None:
-            self.t = replace(self.t, row_tiles=self._row_tiles())
         self.target = target
         self.outer: dict[Letter, Extent] = {x: size(f"o{i}") for i, x in enumerate(self.frame.outer)}
         self.packing: list[ir.Kernel] = []
@@ -72,6 +74,9 @@ class _Product:
             4 if isinstance(self.rows, int) else 1
         )  # row tiles that a panel of a holds: whole vectors, where that can be told
         self.at_row: Extent = 0  # in the tile: rows that are left are taken one by one
+        self.sums_wait = self._sums_may_wait()
+        if tiling is None and not self.sums_wait:
+            self.t = replace(self.t, row_tiles=self._row_tiles())
         self.few_rows: int | None = None  # up to so many rows b is read in place although it is packed for more
         self.a_packed, self.b_packed = self._pack_a(), self._pack_b()
 
@@ -96,7 +101,7 @@ class _Product:
 
     def _pack_a(self) -> Packed | None:
         """a is read in place, element by element, if it is stored and runs along k; else it is packed, or computed."""
-        if self.frame.row is None or not self._sums():
+        if self.frame.row is None or not self._sums() or self.sums_wait:
             return None
         stored = self._stride(self.product.a, self.product.k[-1])
         if stored == 1 or stored == 0 or (stored is not None and self._few_columns()):
@@ -116,6 +121,18 @@ class _Product:
         """Is there anything to sum?"""
         return bool(self.product.k) and all(self.size[x] != 0 for x in self.product.k)
 
+    def _sums_may_wait(self) -> bool:
+        """A long sum of thin rows (a gradient of a narrow layer): all sums of a block wait near, both operands are read once."""
+        rows, columns, row, column, k = self.rows, self.columns, self.frame.row, self.product.column, self.product.k
+        if len(k) != 1 or row is None or column is None or not isinstance(rows, int) or not isinstance(columns, int):
+            return False
+        depth, block = self.size[k[0]], (self.t.rows * self.t.row_tiles, self.t.columns * self.t.panels)
+        if min(rows, columns) > THIN or (isinstance(depth, int) and depth < 4 * max(rows, columns)):
+            return False
+        if min(rows, block[0]) * min(columns, block[1]) * self.dtype.bytes > NEAR_PANELS:
+            return False
+        return self._stride(self.product.a, row) == 1 and self._stride(self.product.b, column) == 1
+
     def _few_columns(self) -> bool:
         return isinstance(self.columns, int) and self.columns <= 2 * self.t.columns
 
@@ -123,7 +140,7 @@ class _Product:
         """b is read in place if its vectors are contiguous and few row tiles read it, or it is small.
 
         Where the number of rows is not known, that is decided when the kernel runs."""
-        if self.product.column is None or not self._sums():
+        if self.product.column is None or not self._sums() or self.sums_wait:
             return None
         wanted: Extent = 1
         if self._stride(self.product.b, self.product.column) == 1:
@@ -230,9 +247,7 @@ class _Product:
         )
         zero = identity(Op.SUM, self.dtype)
 
-        def nest(
-            tile: Callable[[Extent, int, Extent, int, bool], list[ir.Statement]],
-        ) -> tuple[ir.Statement, ...]:
+        def nest(tile: Callable[[Extent, int, Extent, int, bool], list]) -> tuple[ir.Statement, ...]:
             def across(t: Extent, nr: int, _: bool) -> tuple[ir.Statement, ...]:
                 return panels_of(lambda p, nc, over: tuple(tile(t, nr, p, nc, over)))
 
@@ -257,10 +272,13 @@ class _Product:
             end = self.finish(t, nr, p, nc, checked, total)
             return [*self.prefetch(end, (nr, nc)), *body, *end]
 
-        if pieces == 1:
+        if self.sums_wait:
+            body = self._in_pieces(nest, 0, PIECE, depth, row_tiles, panels)
+        elif pieces == 1:
             body = nest(complete)
         else:
-            body = self._in_pieces(nest, pieces, depth, row_tiles, panels)  # type: ignore[arg-type]
+            piece = -(-depth // (pieces * self.t.k)) * self.t.k
+            body = self._in_pieces(nest, piece, piece, depth, row_tiles, panels)
         if self.few_rows is not None:
             packed, self.b_packed = self.b_packed, None
             few = ir.Map("le", (ir.Scalar(self.rows, dt.i64), ir.Constant(self.few_rows, dt.i64)), dt.bool_)
@@ -308,13 +326,10 @@ class _Product:
         self.at_row = 0
         return (whole_tiles, ir.Stream(index + "r", maximum(lo, full), hi, 1, (one,)))
 
-    def _in_pieces(
-        self, nest, pieces: int, depth: int, row_tiles: Extent, panels: Extent
-    ) -> tuple[ir.Statement, ...]:  # type: ignore[no-untyped-def]
-        """K in pieces: the partial sums of a block wait in near memory."""
-        unit = self.t.k
-        piece = -(-depth // (pieces * unit)) * unit
-        pieces = -(-depth // piece)
+    def _in_pieces(self, nest: Nest, first: int, piece: int, depth: Extent, row_tiles: Extent, panels: Extent
+                   ) -> tuple[ir.Statement, ...]:  # fmt: skip
+        """K in pieces, the first of `first` positions: the partial sums of a block wait in near memory."""
+        last = floordiv(depth - 1, piece) * piece if first else floordiv(depth, piece) * piece
         height = min(self.t.row_tiles, row_tiles) if isinstance(row_tiles, int) else self.t.row_tiles
         width = min(self.t.panels, panels) if isinstance(panels, int) else self.t.panels
         near = ir.Near(self.values.name("partial"), self.dtype, (height, width, self.t.rows, self.t.columns))
@@ -326,16 +341,8 @@ class _Product:
             return ir.Load(ir.View(near, at(t, p)), (nr, nc))
 
         def clear(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
-            body, total = self.sums(
-                t,
-                nr,
-                p,
-                nc,
-                checked,
-                ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc)),
-                0,
-                piece,
-            )
+            zero = ir.Constant(identity(Op.SUM, self.dtype), self.dtype, (nr, nc))
+            body, total = self.sums(t, nr, p, nc, checked, zero, 0, first)
             return [*body, ir.Put(near, at(t, p), total)]
 
         def add(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
@@ -343,9 +350,8 @@ class _Product:
             return [*body, ir.Put(near, at(t, p), total)]
 
         def end(t: Extent, nr: int, p: Extent, nc: int, checked: bool) -> list[ir.Statement]:
-            lo = (pieces - 1) * piece
-            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), lo, depth - lo)
-            return body + self.finish(t, nr, p, nc, checked, total)
+            body, total = self.sums(t, nr, p, nc, checked, load(t, p, nr, nc), last, depth - last)
+            return [*body, *self.finish(t, nr, p, nc, checked, total)]
 
-        middle = (ir.Stream("kb", piece, (pieces - 1) * piece, piece, nest(add)),) if pieces > 2 else ()
+        middle = () if last == first else (ir.Stream("kb", first, last, piece, nest(add)),)
         return (near, *nest(clear), *middle, *nest(end))
