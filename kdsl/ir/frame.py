@@ -180,6 +180,7 @@ class ScanPlan(Plan):
     lane: Letter | None = None
     rows: Letter | None = None
     width: int = 1
+    row_tile: int = 0  # rows that a step takes at a time, its carries near; 0: all of them, its carries in registers
     together: int = 1  # tiles along the lane that one block takes, in turn or (GPU) in warps: its sums over the lane are one part
     again: dict[Value, Value] = field(default_factory=dict)  # values of a step that the replay made: those, kept near
     resident: Resident | None = None

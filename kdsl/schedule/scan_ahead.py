@@ -34,6 +34,8 @@ def rows_ahead(body: tuple[ir.Statement, ...], index: str, backward: bool) -> tu
 def _views(body: tuple[ir.Statement, ...]) -> Iterator[tuple[ir.View, ir.TileShape]]:
     """Every view of memory that statements read or write, those of inner loops left out."""
     for s in body:
+        if isinstance(s, ir.Stream):
+            continue
         if isinstance(s, ir.Store):
             yield s.view, s.tile.shape
         for tile in ir.tiles_of(s):

@@ -6,7 +6,7 @@
       then the lanes of these sums are added up, once for each step of a chunk
 A block takes `together` tiles along the lane, so that few lanes are added up and few parts of sums are stored; between the
 chunks their carries lie near. Nothing is carried in registers by the replay: a state is read where the step before put it.
-Read before: scan.py. Read next: program.py.
+Read before: scan_rows.py. Read next: program.py.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from kdsl.ir import loops as ir
 from kdsl.ir.frame import ScanPlan, flat
 from kdsl.ir.sizes import Extent, ceildiv, minimum, size
 from kdsl.ir.tensor import Equation, Value
-from kdsl.schedule.positions import Known, Memory, constant, spread_to
+from kdsl.schedule.positions import Memory, constant
 from kdsl.schedule.scan import ScanNest
+from kdsl.schedule.scan_ahead import rows_ahead
 from kdsl.schedule.scan_resident import schedule_resident
+from kdsl.schedule.scan_rows import RowsNest, Sink
+from kdsl.schedule.scan_walk import ScanWalk
 from kdsl.target import Target
 
 
@@ -27,27 +30,25 @@ def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Tar
     """The kernel of a scan."""
     if plan.resident is not None:
         return schedule_resident(plan, memory, target)
-    return [(ScanChunks if plan.replayed else ScanNest)(plan, memory, still=True).kernel()]
+    nest = ScanChunks if plan.replayed else ScanWalk if plan.row_tile else ScanNest
+    return [nest(plan, memory, still=True).kernel()]
 
 
-class ScanChunks(ScanNest):
+class ScanChunks(RowsNest):
     def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory], still: bool) -> None:
         super().__init__(plan, memory, still)
         self.near: dict[Value, ir.Near] = {}  # of the replay's values: states (one more than steps) and what is kept
         self.sums: dict[Value, tuple[Equation, ir.Near]] = {}  # results that are summed over the lane: the fold, its vectors
         self.first: Extent = 0  # step of the chunk
 
-    @property
-    def lane_step(self) -> int:
-        return self.t.shape[1] * self.p.together
-
     def block(self) -> None:
         p, t = self.p, self.t
         self.declare()
-        names = self.tiles_together() if self.sums else self.chunks()
+        if self.sums or p.row_tile:
+            return self.tiles_together()
+        names = self.chunks()
         for result, i in p.last.items():
-            if not self.sums:
-                self.store(result, t.own(p.carries[i].after), names[i])
+            self.store(result, t.own(p.carries[i].after), names[i])
 
     def declare(self) -> None:
         """Near memory for what a chunk keeps, and for its sums over the lane."""
@@ -66,17 +67,6 @@ class ScanChunks(ScanNest):
                 t.emit(near)
                 self.sums[e.result] = fold, near
 
-    def new_near(self, name: str, v: Value, steps: int) -> ir.Near:
-        near = ir.Near(self.t.name(name), v.dtype.compute, (steps, *self.shape(v)))
-        self.t.emit(near)
-        return near
-
-    def at(self, near: ir.Near, place: Extent) -> ir.Tile:
-        return ir.Load(ir.View(near, (place, size("#0"), size("#1"))), near.shape[1:])  # type: ignore[arg-type]
-
-    def put(self, near: ir.Near, place: Extent, tile: ir.Tile) -> None:
-        self.t.emit(ir.Put(near, (place, size("#0"), size("#1")), spread_to(tile, near.shape[1:])))  # type: ignore[arg-type]
-
     # --- a chunk ----------------------------------------------------------------------------------------------------------
     def chunk_of_steps(self) -> Extent:
         """Open the loop over chunks; the step behind its last."""
@@ -90,26 +80,34 @@ class ScanChunks(ScanNest):
             self.put(self.near[c.after], 0, start)
         t.push(self.replay)
         place = size(self.replay) - self.first
-        for c in p.replayed:
-            t.ready[c.before] = self.known(t.let(self.at(self.near[c.after], place), c.before.name or "state"))
         after = {c.after for c in p.replayed}
-        for v in sorted(self.near, key=lambda v: v in after):
-            self.put(self.near[v], place + 1 if v in after else place, t.here(t.tile(v, t.plain(v))))
+        sinks = [self.keeping(v, place + 1 if v in after else place) for v in sorted(self.near, key=lambda v: v in after)]
+        self.one_step_of(sinks, {c.before: (self.near[c.after], place) for c in p.replayed})
         t.emit(ir.Stream(self.replay, self.first, last, 1, t.pop(), (), "forward"))
 
-    def one_step(self, names: Sequence[ir.Name]) -> None:
-        p, t = self.p, self.t
-        place = size(self.step) - self.first
-        after = {c.after for c in p.replayed}
-        for c in p.replayed:
-            t.ready[c.before] = self.lazy(self.near[c.after], place, c.before.name or "state")
-        for v, made in p.again.items():
-            t.ready[v] = self.lazy(self.near[made], place + 1 if made in after else place, v.name or "kept")
-        super().one_step(names)
+    def keeping(self, v: Value, place: Extent) -> Sink:
+        return Sink(v, lambda: self.put(self.near[v], place, self.now_tile(v)))
 
-    def lazy(self, near: ir.Near, place: Extent, name: str) -> Callable[[], Known]:
-        depth = self.t.depth
-        return lambda: (self.t.let(self.at(near, place), name, depth), depth)
+    def one_step_of(self, sinks: list[Sink], befores: dict[Value, tuple[ir.Near, Extent]]) -> None:
+        """What a step gives, all rows at once or a few at a time."""
+        if self.p.row_tile:
+            return self.one_walk(sinks, befores)
+        for v, (near, place) in befores.items():
+            self.t.ready[v] = self.lazy(near, place, v.name or "state")
+        for s in sinks:
+            s.write()
+
+    def kept_near(self) -> dict[Value, tuple[ir.Near, Extent]]:
+        """Where the states, and what was kept of the replay, lie for a step."""
+        p, place = self.p, size(self.step) - self.first
+        after = {c.after for c in p.replayed}
+        lies = {c.before: (self.near[c.after], place) for c in p.replayed}
+        return lies | {v: (self.near[made], place + 1 if made in after else place) for v, made in p.again.items()}
+
+    def one_step(self, names: Sequence[ir.Name]) -> None:
+        for v, (near, place) in self.kept_near().items():
+            self.t.ready[v] = self.lazy(near, place, v.name or "state")
+        super().one_step(names)
 
     def give(self, result: Value, y: Value, at: tuple, axis: int) -> None:
         found = self.sums.get(result)
@@ -136,52 +134,56 @@ class ScanChunks(ScanNest):
         return names
 
     # --- several tiles together ---------------------------------------------------------------------------------------------
-    def tiles_together(self) -> list[ir.Name]:
+    def tiles_together(self) -> None:
         """Chunk by chunk from the last one, and in each chunk tile by tile, with the carries near."""
         p, t = self.p, self.t
-        carries = [self.new_near("carries", c.before, p.together) for c in p.carries]
-        lane = t.pos[p.lane]  # type: ignore[index]
+        nears = {c.after: self.new_near("carries", c.before, p.together) for c in p.carries}
+        lane: Extent = t.pos[p.lane] if p.lane is not None else 0
+        if p.row_tile:
+            self.keep_same()
         self.walk_tiles(lane)
-        for near, start in zip(carries, self.starts(p.carries), strict=True):
-            self.put(near, size(self.tile), start)
+        for near, start in zip(nears.values(), self.starts(p.carries), strict=True):
+            self.put(near, self.tile, start)
+        self.fill_same()
         self.close_tiles(lane)
         t.push(self.chunk)
         last = self.chunk_of_steps()
-        zero = t.name("zero")
-        t.push(zero)
-        for _, near in self.sums.values():
-            self.put(near, size(zero), constant(0, near.dtype))
-        t.emit(ir.Stream(zero, 0, p.every, 1, t.pop(), (), "forward"))
+        self.clear_sums()
         self.walk_tiles(lane)
         self.replay_steps(last)
-        starts = [self.at(near, size(self.tile)) for near in carries]
-        after = self.run(p.carries, starts, self.step, self.first, last, self.one_step)
-        for near, name in zip(carries, after, strict=True):
-            self.put(near, size(self.tile), name)
+        if p.row_tile:
+            self.steps_by_rows(nears, last)
+        else:
+            starts = [self.at(near, self.tile) for near in nears.values()]
+            after = self.run(p.carries, starts, self.step, self.first, last, self.one_step)
+            for near, name in zip(nears.values(), after, strict=True):
+                self.put(near, self.tile, name)
         self.close_tiles(lane)
-        self.add_lanes(last)
+        if self.sums:
+            self.add_lanes(last)
         t.emit(ir.Stream(self.chunk, 0, ceildiv(p.length, p.every), 1, t.pop(), (), "backward"))
         self.walk_tiles(lane)
         for result, i in p.last.items():
-            self.store(result, t.own(p.carries[i].after), self.at(carries[i], size(self.tile)))
+            self.store(result, t.own(p.carries[i].after), self.at(nears[p.carries[i].after], self.tile))
         self.close_tiles(lane)
-        return []
 
-    def walk_tiles(self, lane: Extent) -> None:
-        """Open a loop over the tiles of this block."""
-        t = self.t
-        self.tile = t.name("tile")
-        t.push(self.tile)
-        t.pos[self.p.lane] = lane + size(self.tile) * t.shape[1]  # type: ignore[index]
-
-    def close_tiles(self, lane: Extent) -> None:
+    def steps_by_rows(self, nears: dict[Value, ir.Near], last: Extent) -> None:
+        """The steps of a chunk, a few rows at a time."""
         p, t = self.p, self.t
-        n = self.size[p.lane]  # type: ignore[index]
-        count: Extent = p.together
-        if not isinstance(n, int) or n % self.lane_step:
-            count = minimum(p.together, ceildiv(n - (lane - size("#1")), t.shape[1]))
-        t.emit(ir.Stream(self.tile, 0, count, 1, t.pop(), (), "forward"))
-        t.pos[p.lane] = lane  # type: ignore[index]
+        t.push(self.step)
+        befores = self.kept_near() | {c.before: (nears[c.after], self.tile) for c in p.carries}
+        self.one_walk([*self.given(), *self.puts(p.carries, nears, lambda near: self.tile)], befores)
+        body = t.pop()
+        ahead = rows_ahead(body, self.step, True)
+        t.emit(ir.Stream(self.step, self.first, last, 1, (*ahead, *body), (), "backward"))
+
+    def clear_sums(self) -> None:
+        t, zero = self.t, self.t.name("zero")
+        t.push(zero)
+        for _, near in self.sums.values():
+            self.put(near, size(zero), constant(0, near.dtype))
+        if body := t.pop():
+            t.emit(ir.Stream(zero, 0, self.p.every, 1, body, (), "forward"))
 
     def add_lanes(self, last: Extent) -> None:
         """Store the sums of each step of a chunk."""

@@ -25,6 +25,7 @@ from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
 from kdsl.transforms.plan_scan_resident import plan_resident
 from kdsl.transforms.scan_again import made_again
+from kdsl.transforms.scan_row_tile import row_tile
 from kdsl.transforms.scan_steps import Written, is_turned, write_steps
 from kdsl.transforms.scan_warps import lane_width, warps_together
 from kdsl.transforms.ties import MOVING
@@ -110,9 +111,12 @@ def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, tar
         rows = None
     plan.outer, plan.lane, plan.rows = tuple(x for x in order if x != lane), lane, rows
     plan.width = _width(plan, side_by_side, target, loops, every)
-    if target.kind == "cpu" and w.replayed:
-        plan.again = _kept_near(plan, made_again(w, loops.letters), every, target)
-        plan.together = _together(plan, loops) if lane in side_by_side else 1
+    if target.kind == "cpu":
+        plan.row_tile = row_tile(plan) if lane in side_by_side else 0
+        if w.replayed:
+            plan.again = _kept_near(plan, made_again(w, loops.letters), every, target)
+        if lane in side_by_side and (w.replayed or plan.row_tile):
+            plan.together = _together(plan, loops)
     _parts(plan, loops, side_by_side)
     return plan
 
@@ -277,12 +281,13 @@ def _kept_near(plan: ScanPlan, again: dict[Value, Value], every: int, target: Ta
 
 
 def _together(plan: ScanPlan, loops: _Loops) -> int:
-    """How many tiles along the lane one block takes: sums over the lane are then added up in vectors, and have fewer parts.
+    """How many tiles along the lane one block takes: whole cache lines are read and written in order; in a gradient sums over the
+    lane are added up in vectors, and have fewer parts.
 
     As many as leave enough blocks, and more where the parts would be large beside what the scan reads and writes."""
     ys = loops.written.ys
     summed = [r for r, (y, _) in ys.items() if y in loops.sums and plan.lane in loops.folds[loops.sums[y]]]
-    if plan.lane is None or not summed:
+    if plan.lane is None or not (summed or plan.row_tile) or (summed and not plan.replayed):
         return 1
     n = plan.letters.size[plan.lane]
     tiles = -(-estimate(n) // plan.width)

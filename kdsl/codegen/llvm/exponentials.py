@@ -100,6 +100,33 @@ def exp(w: Writer, x: Value) -> Value:
     return scale(w, polynomial(w, r, EXP[x.type]), bits)
 
 
+def exp_of_several(w: Writer, xs: Sequence[Value]) -> list[Value]:
+    """e**x of several f32 vectors side by side, to the bits of `exp`.
+
+    As many chains as a processor follows at once; without bounds and in one scaling, which is right where every result is a
+    normal number. Elsewhere, and for NaN, all are computed again by `exp`.
+    """
+    large, high, low = 12582912.0, *LN2["float"]
+    moved = [w.fma(x, w.coefficient(1.4426950408889634, x), w.coefficient(large, x)) for x in xs]
+    ks = [w.binary("fsub", t, w.coefficient(large, t)) for t in moved]
+    rs = [w.fma(k, w.coefficient(-high, k), x) for k, x in zip(ks, xs, strict=True)]
+    rs = [w.fma(k, w.coefficient(-low, k), r) for k, r in zip(ks, rs, strict=True)]
+    first, *rest = EXP["float"]
+    ps = [w.coefficient(first, r) for r in rs]
+    for c in rest:
+        ps = [w.fma(p, r, w.coefficient(c, r)) for p, r in zip(ps, rs, strict=True)]
+    bits = [w.convert("bitcast", t, "i32") for t in moved]
+    shifts = [w.binary("shl", b, w.literal(23, "i32")) for b in bits]
+    ys = [w.binary("add", w.convert("bitcast", p, "i32"), s) for p, s in zip(ps, shifts, strict=True)]
+    ys = [w.convert("bitcast", y, "float") for y in ys]
+    least, most = -125, 127  # k, for results that are normal numbers
+    above = [w.binary("sub", b, w.literal(0x4B400000 + least, "i32")) for b in bits]
+    while len(above) > 1:
+        above = [w.intrinsic("umax", above[i : i + 2]) for i in range(0, len(above) - 1, 2)] + above[len(above) & ~1 :]
+    beyond = w.any(w.compare("icmp ugt", above[0], w.literal(most - least, "i32")))
+    return w.unless(beyond, ys, lambda depth: [exp(w, Value(x.text, x.type, x.width, depth)) for x in xs])
+
+
 def exp2(w: Writer, x: Value) -> Value:
     """2**x, at most 1.0 ulp; exact for whole x."""
     x = clamp(w, x, *((-151.0, 129.0) if x.type == "float" else (-1076.0, 1025.0)))

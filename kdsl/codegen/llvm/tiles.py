@@ -11,16 +11,21 @@ Read before: memory.py, transposes.py. Read next: folds.py, kernel.py, operation
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
+from kdsl.codegen.llvm.exponentials import exp_of_several
 from kdsl.codegen.llvm.memory import Access, Position
 from kdsl.codegen.llvm.operations import apply
 from kdsl.codegen.llvm.random_bits import philox_run
 from kdsl.codegen.llvm.transposes import across
 from kdsl.codegen.llvm.writer import TYPES, Value
+from kdsl.dtypes import f32
 from kdsl.ir import loops as ir
 from kdsl.ir.loops import Memory, Tile, TileShape
 
+ABREAST = 4  # vectors whose exponentials are computed side by side
+MOST_VECTORS = 64  # of a tile whose elements are written out
 Key = tuple  # what an element is remembered by
 
 
@@ -165,8 +170,27 @@ class Tiles(Access):
         ndim = len(at)
         if tile.op == "philox" and width > 1 and self.growth(tile.operands[2], lane - ndim) == 1:
             return philox_run(self, *(self.operand(o, ndim, at, -1, 1) for o in tile.operands), width)
+        if tile.op == "exp" and tile.dtype is f32 and width == self.lanes > 1 and self.exp_together(tile, at, lane):
+            return self.owner.values.pop((id(tile), at, lane, width))
         operands = [self.operand(o, ndim, at, lane, width) for o in tile.operands]
         return apply(self, tile.op, operands, tile.dtype, [o.dtype for o in tile.operands])
+
+    def exp_together(self, tile: ir.Map, at: tuple[Position, ...], lane: int) -> bool:
+        """Whether exp of this position and its neighbours, `ABREAST` vectors in all, was written side by side."""
+        if lane != len(at) - 1 or not all(isinstance(p, int) for p in at) or math.prod(tile.shape) > self.lanes * MOST_VECTORS:
+            return False
+        positions = list(self.groups(tile.shape))
+        if at not in positions:
+            return False
+        first = positions.index(at) // ABREAST * ABREAST  # type: ignore[arg-type]
+        group = positions[first : first + ABREAST]
+        xs = [self.operand(tile.operands[0], len(at), p, lane, self.lanes) for p in group]
+        if len(group) == 1 or any(x.width != self.lanes for x in xs) or max(x.depth for x in xs) != self.depth:
+            return False
+        for p, y in zip(group, exp_of_several(self, xs), strict=True):
+            self.owner.values[id(tile), p, lane, self.lanes] = y
+        self.owner.keep.append(tile)
+        return True
 
     def growth(self, tile: Tile, axis: int) -> int | None:
         """By how much an integer tile grows from element to element along an axis, counted from the last (-1); None: unknown."""

@@ -144,6 +144,34 @@ class Writer:
         text = ", ".join([f"{v.full} {o.text}" for o in operands] + ([extra] if extra else []))
         return self.pure(f"call {flags + ' ' if flags else ''}{v.full} {f}({text})", operands, v.type, v.width)
 
+    def unless(self, seldom: Value, values: Sequence[Value], others: Callable[[int], Sequence[Value]]) -> list[Value]:
+        """These values; where `seldom` is true, those that `others(depth)` writes instead, out of the way."""
+        self.count += 1
+        n, before = self.count, self.label
+        self.frames.append(Frame())
+        self.label = f"seldom{n}"
+        instead = others(self.depth)
+        inner, end = self.frames.pop(), self.label
+        self.helpers.setdefault("!0", lambda: '!0 = !{!"branch_weights", i32 1, i32 2000}')
+        out = self.frames[-1].lines
+        out += [
+            f"  br i1 {seldom.text}, label %seldom{n}, label %on{n}, !prof !0", f"seldom{n}:", *inner.lines, f"  br label %on{n}",
+            f"on{n}:",
+        ]  # fmt: skip
+        self.label = f"on{n}"
+        results = []
+        for v, w in zip(values, instead, strict=True):
+            results.append(Value(self.fresh(), v.type, v.width, self.depth))
+            out.append(f"  {results[-1].text} = phi {v.full} [ {v.text}, %{before} ], [ {w.text}, %{end} ]")
+        return results
+
+    def any(self, v: Value) -> Value:
+        """Whether any lane is true."""
+        if v.width == 1:
+            return v
+        bits = self.pure(f"bitcast {v.full} {v.text} to i{v.width}", (v,), f"i{v.width}")
+        return self.compare("icmp ne", bits, self.literal(0, bits.type))
+
     # --- literals, lanes ------------------------------------------------------------------------------------------------
     def literal(self, x: bool | int | float, type: str) -> Value:
         if type in ("float", "double"):
