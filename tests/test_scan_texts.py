@@ -1,7 +1,7 @@
 """The stages of three scans as texts, tests/golden/scans/: traced, grouped, lowered, scheduled; forward and backward.
 
 An exponential moving average (carry in registers), a GRU (products: values in memory, nests), the selective scan (a fold over
-the state, parts of gradients). `pytest --update-golden` writes them anew.
+the state, a few rows at a time; parts of gradients). `pytest --update-golden` writes them anew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import kdsl as kd
 from examples import recurrences
 from tests.language.test_scans import selective_scan
 
-T, B, D, H, N = 20, 2, 8, 4, 4
+T, B, D, H, N = 20, 2, 8, 4, 8
 SCANS = {
     "moving_average": (recurrences.moving_average, (kd.f32[T, D], kd.f32[()])),
     "gru": (recurrences.gru, (kd.f32[T, B, D], kd.f32[B, H], kd.f32[D, 3 * H], kd.f32[H, 3 * H], kd.f32[3 * H])),

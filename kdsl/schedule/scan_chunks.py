@@ -21,7 +21,7 @@ from kdsl.schedule.positions import Memory, constant
 from kdsl.schedule.scan import ScanNest
 from kdsl.schedule.scan_ahead import rows_ahead
 from kdsl.schedule.scan_resident import schedule_resident
-from kdsl.schedule.scan_rows import RowsNest, Sink
+from kdsl.schedule.scan_rows import RowsNest, Sink, name_of
 from kdsl.schedule.scan_walk import ScanWalk
 from kdsl.target import Target
 
@@ -93,7 +93,7 @@ class ScanChunks(RowsNest):
         if self.p.row_tile:
             return self.one_walk(sinks, befores)
         for v, (near, place) in befores.items():
-            self.t.ready[v] = self.lazy(near, place, v.name or "state")
+            self.t.ready[v] = self.lazy(near, place, v.name or name_of(near))
         for s in sinks:
             s.write()
 
@@ -106,7 +106,7 @@ class ScanChunks(RowsNest):
 
     def one_step(self, names: Sequence[ir.Name]) -> None:
         for v, (near, place) in self.kept_near().items():
-            self.t.ready[v] = self.lazy(near, place, v.name or "state")
+            self.t.ready[v] = self.lazy(near, place, v.name or name_of(near))
         super().one_step(names)
 
     def give(self, result: Value, y: Value, at: tuple, axis: int) -> None:

@@ -117,7 +117,7 @@ class RowsNest(ScanNest):
                 self.same[v] = nears[tile]
 
     def is_near_by(self, tile: ir.Tile) -> bool:
-        """Whether a tile costs no more than what lies near: a literal, or a load of neighbours or of one element for all lanes."""
+        """Whether a tile costs no more than what lies near: a literal, or a load of neighbours or of one for all lanes."""
         if isinstance(tile, (ir.Constant, ir.Scalar)):
             return True
         if not isinstance(tile, ir.Load) or any(tile.view.checks):
@@ -148,7 +148,7 @@ class RowsNest(ScanNest):
         flowing = {v: lies for v, lies in befores.items() if v in needed}
         for v, lies in flowing.items():
             if not self.has_rows(v):
-                t.ready[v] = self.known(t.let(self.at(*lies), v.name or "carry"))
+                t.ready[v] = self.known(t.let(self.at(*lies), v.name or name_of(lies[0])))
         for v, near in self.same.items():
             if not self.has_rows(v):
                 t.ready[v] = self.lazy(near, self.same_place(near), v.name or "same")
@@ -159,7 +159,7 @@ class RowsNest(ScanNest):
         t.pos[p.rows], t.shape = size(index) + size("#0"), (p.row_tile, lanes)  # type: ignore[index]
         for v, lies in flowing.items():
             if self.has_rows(v):
-                t.ready[v] = self.known(t.let(self.at(*lies), v.name or "carry"))
+                t.ready[v] = self.known(t.let(self.at(*lies), v.name or name_of(lies[0])))
         for v, near in self.same.items():
             if self.has_rows(v):
                 t.ready[v] = self.lazy(near, self.same_place(near), v.name or "same")
@@ -219,3 +219,8 @@ class RowsNest(ScanNest):
 
     def now_tile(self, v: Value) -> ir.Tile:
         return self.t.here(self.t.tile(v, self.t.plain(v)))
+
+
+def name_of(near: ir.Near) -> str:
+    """What near memory is called, without its number."""
+    return near.name.rsplit("_", 1)[0]
