@@ -12,7 +12,8 @@ from nn.mlp import MLP
 from nn.module import Buffer, Module, ModuleList, Parameter, Sequential
 from nn.normalisation import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from nn.serialization import load, save
-from nn.tensor import Tensor, grad_enabled, no_grad
+from nn.tape import grad_enabled, no_grad
+from nn.tensor import Tensor
 from nn.trainer import Trainer, TrainerConfig
 
 __all__ = [

@@ -27,7 +27,8 @@ from nn.module import Module, ModuleList
 from nn.normalisation import LayerNorm
 from nn.pretrained import Pretrained, refuse_settings
 from nn.sampling import continued, last, next_tokens
-from nn.tensor import Tensor, apply, no_grad
+from nn.tape import no_grad
+from nn.tensor import Tensor, apply
 
 PRESETS = {  # n_layer, n_head, n_embd
     "openai-gpt": (12, 12, 768), "gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "gpt2-large": (36, 20, 1280),

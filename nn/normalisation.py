@@ -12,7 +12,8 @@ import numpy as np
 from nn import functional as F
 from nn import init
 from nn.module import Buffer, Module, Parameter
-from nn.tensor import Tensor, no_grad
+from nn.tape import no_grad
+from nn.tensor import Tensor
 
 
 class LayerNorm(Module):

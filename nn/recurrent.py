@@ -17,7 +17,7 @@ from nn.module import ModuleList
 from nn.normalisation import RMSNorm
 from nn.pretrained import Pretrained
 from nn.sampling import continued, last, next_tokens
-from nn.tensor import no_grad
+from nn.tape import no_grad
 
 State = list[Any]  # for each block what it carries
 

@@ -1,8 +1,8 @@
-"""Tensor: data, grad, and the tape.
+"""Tensor: data, grad, operators and methods by torch's names.
 
 In:  arrays.  Out: arrays and their gradients.  Every operation is one call of a kdsl kernel; when a gradient may be wanted, the
 call's *pullback* (the derived backward kernel with what the forward kept) is put on the tape. `backward()` walks the tape from
-the last call to the first. Read beside micrograd's engine.py; read before: kernels.py; read next: functional/, module.py.
+the last call to the first. Read before: tape.py, tensor_kernels.py. Read next: functional/, module.py.
 
     x = nn.Tensor([1.0, 2.0], requires_grad=True)
     (x * x).sum().backward()
@@ -12,43 +12,17 @@ the last call to the first. Read beside micrograd's engine.py; read before: kern
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Union
 
 import numpy as np
 
 import kdsl as kd
 from nn import devices
-from nn.kernels import ARRAYS, Layer, elementwise
+from nn import tensor_kernels as kernels
+from nn.kernels import ARRAYS, Layer
+from nn.tape import Node, grad_enabled, gradients
 
 Number = Union[bool, int, float]
-_state = {"grad": True}
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Run kernels without a tape."""
-    before, _state["grad"] = _state["grad"], False
-    try:
-        yield
-    finally:
-        _state["grad"] = before
-
-
-def grad_enabled() -> bool:
-    """Whether calls are put on the tape."""
-    return _state["grad"]
-
-
-class Node:
-    """One kernel call on the tape: its pullback, and the tensors it came from."""
-
-    __slots__ = ("outputs", "parents", "pullback")
-
-    def __init__(
-        self, pullback: Callable[..., tuple[Any, ...]], parents: tuple[Tensor, ...], outputs: list[Tensor]
-    ) -> None:
-        self.pullback, self.parents, self.outputs = pullback, parents, outputs
 
 
 class Tensor:
@@ -67,7 +41,7 @@ class Tensor:
         if isinstance(data, kd.Array) and data.device == devices.HOST:
             data = data.numpy()
         if isinstance(data, kd.Array):
-            array = data if dtype is None else _astype(data, dtype=_numpy_dtype(dtype).name)
+            array = data if dtype is None else kernels.astype(data, dtype=_numpy_dtype(dtype).name)
         else:
             array = data if isinstance(data, (np.ndarray, np.generic)) else np.asarray(data)
             if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
@@ -158,123 +132,109 @@ class Tensor:
                 )
             gradient = devices.like(self.data, 1)
         gradient = gradient.data if isinstance(gradient, Tensor) else gradient
-        gradients: dict[int, Any] = {
-            id(self): gradient if isinstance(gradient, kd.Array) else devices.moved(np.asarray(gradient, self.dtype), self.device)
-        }
-        if self.node is None:
-            _leave(self, gradients)
-        for node in _from_last_to_first(self):
-            if not any(id(t) in gradients for t in node.outputs):
-                continue
-            cotangents = [gradients.pop(id(t), None) for t in node.outputs]
-            filled = [devices.like(t.data, 0) if c is None else c for c, t in zip(cotangents, node.outputs)]
-            for parent, g in zip(node.parents, node.pullback(*filled), strict=True):
-                if g is None or not parent.requires_grad:
-                    continue
-                if type(g) is not type(parent.data):  # a number of the host's beside tensors of a GPU
-                    g = devices.moved(g, parent.device)
-                gradients[id(parent)] = _add(gradients[id(parent)], g) if id(parent) in gradients else g
-                if parent.node is None:
-                    _leave(parent, gradients)
+        if not isinstance(gradient, kd.Array):
+            gradient = devices.moved(np.asarray(gradient, self.dtype), self.device)
+        for leaf, g in gradients(self, gradient):
+            leaf.grad = Tensor(g if leaf.grad is None else kernels.add(leaf.grad.data, g))
 
     def zero_grad(self) -> None:
         self.grad = None
 
     # --- operators ---------------------------------------------------------------------------------------------------------
     def __add__(self, other: Any) -> Tensor:
-        return apply(_add, self, other)
+        return apply(kernels.add, self, other)
 
     def __sub__(self, other: Any) -> Tensor:
-        return apply(_sub, self, other)
+        return apply(kernels.sub, self, other)
 
     def __mul__(self, other: Any) -> Tensor:
-        return apply(_mul, self, other)
+        return apply(kernels.mul, self, other)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return apply(_div, self, other)
+        return apply(kernels.div, self, other)
 
     def __pow__(self, other: Any) -> Tensor:
-        return apply(_pow, self, other)
+        return apply(kernels.pow, self, other)
 
     def __radd__(self, other: Any) -> Tensor:
-        return apply(_add, self, other)
+        return apply(kernels.add, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return apply(_rsub, self, other)
+        return apply(kernels.rsub, self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
-        return apply(_mul, self, other)
+        return apply(kernels.mul, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(_rdiv, self, other)
+        return apply(kernels.rdiv, self, other)
 
     def __neg__(self) -> Tensor:
-        return apply(_neg, self)
+        return apply(kernels.neg, self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return apply(_matmul, self, other)
+        return apply(kernels.matmul, self, other)
 
     def __lt__(self, other: Any) -> Tensor:
-        return apply(_lt, self, other)
+        return apply(kernels.lt, self, other)
 
     def __le__(self, other: Any) -> Tensor:
-        return apply(_le, self, other)
+        return apply(kernels.le, self, other)
 
     def __gt__(self, other: Any) -> Tensor:
-        return apply(_gt, self, other)
+        return apply(kernels.gt, self, other)
 
     def __ge__(self, other: Any) -> Tensor:
-        return apply(_ge, self, other)
+        return apply(kernels.ge, self, other)
 
     def eq(self, other: Any) -> Tensor:
-        return apply(_eq, self, other)
+        return apply(kernels.eq, self, other)
 
     def __getitem__(self, index: Any) -> Tensor:
         if isinstance(index, Tensor):
-            return apply(_take, self, index, axis=0)
-        return apply(_getitem, self, index=_freeze(index))
+            return apply(kernels.take, self, index, axis=0)
+        return apply(kernels.getitem, self, index=kernels.freeze(index))
 
     # --- methods by torch's names ------------------------------------------------------------------------------------------
     def exp(self) -> Tensor:
-        return apply(_exp, self)
+        return apply(kernels.exp, self)
 
     def log(self) -> Tensor:
-        return apply(_log, self)
+        return apply(kernels.log, self)
 
     def sqrt(self) -> Tensor:
-        return apply(_sqrt, self)
+        return apply(kernels.sqrt, self)
 
     def tanh(self) -> Tensor:
-        return apply(_tanh, self)
+        return apply(kernels.tanh, self)
 
     def sigmoid(self) -> Tensor:
-        return apply(_sigmoid, self)
+        return apply(kernels.sigmoid, self)
 
     def relu(self) -> Tensor:
-        return apply(_relu, self)
+        return apply(kernels.relu, self)
 
     def abs(self) -> Tensor:
-        return apply(_abs, self)
+        return apply(kernels.abs, self)
 
     def sum(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        return apply(_sum, self, axis=dim, keepdims=keepdim)
+        return apply(kernels.sum, self, axis=dim, keepdims=keepdim)
 
     def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        return apply(_mean, self, axis=dim, keepdims=keepdim)
+        return apply(kernels.mean, self, axis=dim, keepdims=keepdim)
 
     def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        return apply(_max, self, axis=dim, keepdims=keepdim)
+        return apply(kernels.max, self, axis=dim, keepdims=keepdim)
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        return apply(_argmax, self, axis=dim, keepdims=keepdim)
+        return apply(kernels.argmax, self, axis=dim, keepdims=keepdim)
 
     def reshape(self, *shape: Any) -> Tensor:
-        return apply(_reshape, self, shape=_flat(shape))
+        return apply(kernels.reshape, self, shape=_flat(shape))
 
     view = reshape
 
     def permute(self, *axes: Any) -> Tensor:
-        return apply(_permute, self, axes=_flat(axes))
+        return apply(kernels.permute, self, axes=_flat(axes))
 
     def transpose(self, a: int, b: int) -> Tensor:
         axes = list(range(self.ndim))
@@ -282,7 +242,7 @@ class Tensor:
         return self.permute(*axes)
 
     def astype(self, dtype: Any) -> Tensor:
-        return apply(_astype, self, dtype=_numpy_dtype(dtype).name)
+        return apply(kernels.astype, self, dtype=_numpy_dtype(dtype).name)
 
     def to(self, *where: Any, device: str | None = None, dtype: Any = None) -> Tensor:
         """The same values on another device or of another dtype, or both: `x.to("cuda")`, `x.to(kd.f16)`. Gradients come back."""
@@ -296,7 +256,7 @@ class Tensor:
         if data is out.data:
             return out
         there = Tensor(data)
-        if _state["grad"] and out.requires_grad:
+        if grad_enabled() and out.requires_grad:
             there.requires_grad, there.node = True, Node(_back_to(out.device), (out,), [there])
         return there
 
@@ -315,7 +275,7 @@ def apply(kernel: Any, *args: Any, **static: Any) -> Any:
     raw = [a.data if isinstance(a, Tensor) else a for a in args]
     if isinstance(kernel, Layer):
         kernel, static = kernel.kernel(raw, static), {}
-    if _state["grad"] and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+    if grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
         results, pullback = kernel.pullback(*raw, **static)
         parents = tuple(p for a, r in zip(args, raw) for p in _floating_parents(a, r))
         outputs = [Tensor(r) for r in (results if isinstance(results, tuple) else (results,))]
@@ -344,28 +304,6 @@ def _back_to(device: str) -> Callable[[Any], tuple[Any]]:
     return lambda gradient: (devices.moved(gradient, device),)
 
 
-def _from_last_to_first(tensor: Tensor) -> list[Node]:
-    """The tape below `tensor`, every call before the calls that it used (no recursion: tapes are long)."""
-    order: list[Node] = []
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(tensor.node, False)] if tensor.node else []
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((p.node, False) for p in node.parents if p.node is not None)
-    return order[::-1]
-
-
-def _leave(leaf: Tensor, gradients: dict[int, Any]) -> None:
-    """Move a leaf's gradient from the walk to its `grad`."""
-    g = gradients.pop(id(leaf))
-    leaf.grad = Tensor(g if leaf.grad is None else _add(leaf.grad.data, g))
-
-
 def _flat(values: Sequence[Any]) -> tuple[int, ...]:
     return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else tuple(values)
 
@@ -375,48 +313,3 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
     if found is None:
         raise TypeError(f"{dtype!r} is no dtype")
     return found.numpy
-
-
-_add = elementwise(lambda a, b: a + b)
-_sub = elementwise(lambda a, b: a - b)
-_rsub = elementwise(lambda a, b: b - a)
-_mul = elementwise(lambda a, b: a * b)
-_div = elementwise(lambda a, b: a / b)
-_rdiv = elementwise(lambda a, b: b / a)
-_pow = elementwise(lambda a, b: a**b)
-_neg = elementwise(lambda a: -a)
-_lt = elementwise(lambda a, b: a < b)
-_le = elementwise(lambda a, b: a <= b)
-_gt = elementwise(lambda a, b: a > b)
-_ge = elementwise(lambda a, b: a >= b)
-_eq = elementwise(lambda a, b: a == b)
-_exp = elementwise(lambda a: kd.exp(a))
-_log = elementwise(lambda a: kd.log(a))
-_sqrt = elementwise(lambda a: kd.sqrt(a))
-_tanh = elementwise(lambda a: kd.tanh(a))
-_sigmoid = elementwise(lambda a: kd.sigmoid(a))
-_relu = elementwise(lambda a: kd.where(a > 0, a, 0))
-_abs = elementwise(lambda a: kd.abs(a))
-_matmul = kd.kernel(lambda a, b: a @ b)
-_take = kd.kernel(lambda a, i, *, axis: kd.take(a, i, axis=axis))
-_getitem = kd.kernel(lambda a, *, index: a[_thaw(index)])
-_sum = kd.kernel(lambda a, *, axis, keepdims: kd.sum(a, axis=axis, keepdims=keepdims))
-_mean = kd.kernel(lambda a, *, axis, keepdims: kd.mean(a, axis=axis, keepdims=keepdims))
-_max = kd.kernel(lambda a, *, axis, keepdims: kd.max(a, axis=axis, keepdims=keepdims))
-_argmax = kd.kernel(lambda a, *, axis, keepdims: kd.argmax(a, axis=axis, keepdims=keepdims))
-_reshape = kd.kernel(lambda a, *, shape: kd.reshape(a, shape))
-_permute = kd.kernel(lambda a, *, axes: kd.permute_dims(a, axes))
-_astype = kd.kernel(lambda a, *, dtype: kd.astype(a, dtype))
-
-
-def _freeze(index: Any) -> Any:
-    """An index as a static value: slices become hashable."""
-    if isinstance(index, tuple):
-        return tuple(map(_freeze, index))
-    return ("slice", index.start, index.stop, index.step) if isinstance(index, slice) else index
-
-
-def _thaw(index: Any) -> Any:
-    if isinstance(index, tuple) and index[:1] == ("slice",):
-        return slice(*index[1:])
-    return tuple(map(_thaw, index)) if isinstance(index, tuple) else index

@@ -23,7 +23,7 @@ from nn import serialization
 from nn.devices import moved
 from nn.module import Module
 from nn.optim import AdamW, cosine_schedule, decay_groups
-from nn.tensor import no_grad
+from nn.tape import no_grad
 
 Batch = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
