@@ -64,11 +64,13 @@ class Apart:
 
     def _added(self, c: Carried) -> Value | None:
         """What each step adds to a carry that nothing else reads."""
-        e, p = self.made[c.after], self.p
+        e, p = self.made.get(c.after), self.p
         number = p.carries.index(c)
         readers = [r for r in p.inner for v in r.values if v is c.before]
-        while e.op is Op.BARRIER:
-            e = self.made[e.values[0]]
+        while e is not None and e.op is Op.BARRIER:
+            e = self.made.get(e.values[0])
+        if e is None:  # what it always becomes comes from outside
+            return None
         apart = number not in p.kept.values() and not any(y is c.after for y, _ in p.ys.values())
         used = [r for r in p.inner for v in r.values if v is e.result]
         if e.op is not Op.ADD or readers != [e] or len(used) != 1 or not apart or self.across(c.after) is not True:
