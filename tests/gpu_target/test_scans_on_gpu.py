@@ -12,7 +12,9 @@ import pytest
 
 import kdsl as kd
 from examples import recurrences
+from kdsl.codegen.cuda import folds
 from kdsl.ir.interpreter import interpret
+from kdsl.testing import gpu_code
 from kdsl.transforms.differentiate import vjp
 from kdsl.transforms.prune import prune
 from kdsl.transforms.simplify import simplify
@@ -102,6 +104,46 @@ def test_steps_through_memory(name):
 @pytest.mark.parametrize("name", ["gru", "rolled", "an array from outside", "a row from outside"])
 def test_their_gradients(name):
     check_gradients(*THROUGH_MEMORY[name])
+
+
+@pytest.mark.parametrize("name", ["rolled small", "gru small"])
+def test_their_second_derivatives(name):
+    f, *arrays = {"rolled small": (rolled, normal(5, 7)), "gru small": gru(3, 2, 3, 3)}[name]
+    count = len(arrays)
+
+    def gradient(*args):
+        return kd.grad(lambda *args: kd.sum(f(*args)[1] ** 2), tuple(range(count)))(*args)
+
+    check_gradients(gradient, *arrays, on=(interpret, run_on_the_emulator) if name == "rolled small" else (interpret,))
+
+
+@pytest.mark.parametrize("t, b, h", [(3, 2, 4), pytest.param(1, 1, 33, marks=pytest.mark.slow)])
+def test_named_sizes_through_memory(t, b, h):
+    types = {"x": kd.f32["T", "B", "D"], "h": kd.f32["B", "H"], "w": kd.f32["D", "H"], "u": kd.f32["H", "H"]}
+
+    def cell(x, h, w, u):
+        return kd.scan(lambda h, v: (kd.tanh(v @ w + h @ u),) * 2, h, x)
+
+    arrays = normal(t, b, 3), normal(b, h), normal(3, h), normal(h, h) / 2
+    check(cell, *arrays, types=types)
+    check_gradients(cell, *arrays, types=types)
+
+
+def test_folds_that_share_their_scratch_memory(monkeypatch):
+    """As if the arrays of a kernel's folds had taken all that there is: one value at a time, between barriers."""
+    monkeypatch.setattr(folds, "MOST_SCRATCH", 0)
+    check(several_folds, normal(3, 5, 43), normal(43))
+    check(lambda x: kd.scan(lambda c, v: (kd.cumulative_sum(c) * 0.5 + v, c), kd.zeros(300), x), normal(3, 300))
+
+
+def test_folds_of_a_step_fit_the_memory_of_an_architecture():
+    def step(c, v):
+        for i in range(12):
+            c = kd.sin(c) * kd.sum(c * (i + 1.0), axis=1, keepdims=True) + kd.max(c, axis=0, keepdims=True)
+        return c, kd.sum(c)
+
+    code = gpu_code(kd.kernel(lambda x: kd.scan(step, x[0], x)), kd.f64[3, 64, 64])
+    assert all(k.spill_bytes == 0 for k in code.kernels)
 
 
 @pytest.mark.slow

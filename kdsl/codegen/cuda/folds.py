@@ -1,7 +1,8 @@
 """Macros that combine the elements of a tile along an axis: folds, and running folds.
 
 A fold goes through the registers of a thread in a fixed tree, then through lanes by shuffles, then through warps by near memory
-of its own; nothing depends on timing, so the result is the same every time. A running fold doubles: bit by bit of the
+of its own (where all folds of a kernel have taken MOST_SCRATCH, by that of another, between two barriers more); nothing depends
+on timing, so the result is the same every time. A running fold doubles: bit by bit of the
 position along the axis, lowest first, each element whose bit is set takes in the last element before that half.
 In:  seam.py, writer.py, macros.py.  Out: `FOLDS`, names that generated source may use.
 Read before: layout.py, macros.py. Read next: macros_views.py.
@@ -21,6 +22,7 @@ from kdsl.codegen.cuda.writer import V, Writer, i8, i32
 
 MONOIDS = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum", "any": "or", "all": "and"}
 Combine = Callable[[V, V], V]
+MOST_SCRATCH = 40 * 1024  # bytes for all folds of a kernel: an architecture allows 48 KB of arrays that have a place of their own
 
 
 def _stored(w: Writer, v: V) -> V:
@@ -46,8 +48,32 @@ def _put(w: Writer, address: V, v: V) -> None:
     w.store(stored, w.inttoptr(address, ir.PointerType(stored.type, 3)), align=_bytes(v.type))
 
 
-def _scratch(w: Writer, bytes_: int) -> V:
-    return w.near_base(f"_fold{len(w.module.globals)}", bytes_)
+def _scratch(w: Writer, values: int, each: int) -> tuple[V, int, bool]:
+    """Near memory for values of `each` bytes of all threads: its address, how many it holds at once, whether others use it."""
+    taken = {name: g.type.pointee.count for name, g in w.module.globals.items() if name.startswith("_fold")}
+    if sum(taken.values()) + values * each > MOST_SCRATCH:
+        largest = max(taken, key=lambda name: taken[name], default="")
+        if taken.get(largest, 0) >= each:
+            return w.near_base(largest, taken[largest]), taken[largest] // each, True
+        values = 1
+    return w.near_base(f"_fold{len(w.module.globals)}", values * each), values, False
+
+
+def _in_rounds(w: Writer, values: list[V], each: int, put: Callable[[V, V], None], get: Callable[[V], V]) -> list[V]:
+    """Values that threads leave for each other in near memory, as many at once as it holds: `put` and `get` say where."""
+    base, at_once, shared = _scratch(w, len(values), each)
+    out: list[V] = []
+    for start in range(0, len(values), at_once):
+        some = values[start : start + at_once]
+        if shared or start:
+            w.plain("bar.sync 0;")
+        for number, v in enumerate(some):
+            put(w.add(base, i32(number * each)), v)
+        w.plain("bar.sync 0;")
+        out += [get(w.add(base, i32(number * each))) for number in range(len(some))]
+    if shared:
+        w.plain("bar.sync 0;")
+    return out
 
 
 def _tree(values: Sequence[V], combine: Combine) -> V:
@@ -59,23 +85,21 @@ def _tree(values: Sequence[V], combine: Combine) -> V:
 
 
 def _across_warps(w: Writer, values: list[V], have: Tile, out: Tile, k: int, combine: Combine) -> list[V]:
-    """Partials through near memory of the fold's own: [warp along the axis][every other thread and register]."""
-    split = [bit for bit, step in enumerate(have.layout.warp) if step[k]]
+    """Partials through near memory: for each register [warp along the axis][every other thread]."""
+    split = [bit for bit, step in enumerate(have.layout.warp) if 0 < step[k] < have.shape[k] // out.shape[k]]
     parts, others = 1 << len(split), 32 << (len(have.layout.warp) - len(split))
     kept = [bit for bit in range(len(have.layout.threads)) if bit - 5 not in split]
     place = w.dot_bits(w.thread(), [1 << kept.index(i) if i in kept else 0 for i in range(len(have.layout.threads))])
     part = w.dot_bits(w.thread(), [0] * 5 + [1 << split.index(i) if i in split else 0 for i in range(len(have.layout.warp))])
-    each = _bytes(values[0].type)
-    base = _scratch(w, each * parts * others * len(values))
+    kind, each = values[0].type, _bytes(values[0].type)
 
-    def cell(p: V, register: int) -> V:
-        number = w.add(w.mul(w.add(w.mul(p, i32(len(values))), i32(register)), i32(others)), place)
-        return w.add(base, w.mul(number, i32(each)))
+    def cell(base: V, p: V) -> V:
+        return w.add(base, w.mul(w.add(w.mul(p, i32(others)), place), i32(each)))
 
-    for r, v in enumerate(values):
-        _put(w, cell(part, r), v)
-    w.plain("bar.sync 0;")
-    return [_tree([_near(w, cell(i32(p), r), v.type) for p in range(parts)], combine) for r, v in enumerate(values)]
+    def total(base: V) -> V:
+        return _tree([_near(w, cell(base, i32(p)), kind) for p in range(parts)], combine)
+
+    return _in_rounds(w, values, each * parts * others, lambda base, v: _put(w, cell(base, part), v), total)
 
 
 def _fold(monoid: str) -> Any:
@@ -146,15 +170,16 @@ def _prefix(monoid: str) -> Any:
 def _through_near(w: Writer, values: dict[Any, V], other: V, threads: int) -> dict[Any, V]:
     """What thread number `other` holds."""
     kind = next(iter(values.values())).type
-    base, each = _scratch(w, threads * len(values) * _bytes(kind)), _bytes(kind)
+    each = _bytes(kind)
 
-    def cell(thread: V, number: int) -> V:
-        return w.add(base, w.mul(w.add(thread, i32(number * threads)), i32(each)))
+    def cell(base: V, thread: V) -> V:
+        return w.add(base, w.mul(thread, i32(each)))
 
-    for number, v in enumerate(values.values()):
-        _put(w, cell(w.thread(), number), v)
-    w.plain("bar.sync 0;")
-    return {o: _near(w, cell(other, number), kind) for number, o in enumerate(values)}
+    got = _in_rounds(
+        w, list(values.values()), threads * each,
+        lambda base, v: _put(w, cell(base, w.thread()), v), lambda base: _near(w, cell(base, other), kind),
+    )  # fmt: skip
+    return dict(zip(values, got))
 
 
 FOLDS = {
