@@ -89,6 +89,8 @@ class _Loops:
 def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, target: Target) -> ScanPlan:
     loops = _letters(w, contiguous)
     side_by_side = _side_by_side(loops)
+    if target.kind == "cpu":
+        side_by_side -= _read_once(loops, side_by_side, target.lanes(4))
     used = {x for c in (*w.carries, *w.replayed) for x in loops.of(c.before)}
     used |= {x for e in w.inner[w.around :] for x in loops.of(e.result)} | {x for d in loops.folds.values() for x in d}
     others = used - side_by_side
@@ -189,6 +191,23 @@ def _short_fold(loops: _Loops, found: set[Letter]) -> set[Letter]:
                 cost[x] = cost.get(x, 0) + bytes_of(y.type) * n
     best = max(cost, key=lambda x: cost[x], default=None)
     return set() if best is None else {best}
+
+
+def _read_once(loops: _Loops, found: set[Letter], vector: int) -> set[Letter]:
+    """A letter that the tile has whole because much of what a step reads does not have it: blocks side by side would each read
+    that again."""
+    w, size = loops.written, loops.letters.size
+    if loops.sums or not w.carries or not all(loops.of(c.before) <= found for c in w.carries):
+        return set()
+    read = [e.result for e in w.inner[w.around :] if e.op is Op.TAKE and e.values[0] not in loops.made]
+    saved: dict[Letter, int] = {}
+    for x in found:
+        n = size[x]
+        if isinstance(n, int) and 1 < n <= MOST_ROWS and all(x in loops.of(c.before) for c in w.carries):
+            long = [v for v in read if any(estimate(size[y]) >= vector for y in loops.of(v) - {x})]
+            saved[x] = sum((n - 1) * bytes_of(v.type) for v in long if x not in loops.of(v))
+    best = max(saved, key=lambda x: saved[x], default=None)
+    return {best} if best is not None and saved[best] else set()
 
 
 def _order(loops: _Loops) -> list[Letter]:
