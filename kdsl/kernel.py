@@ -26,17 +26,14 @@ from kdsl.inspection.looking import Looking
 from kdsl.interop.arguments import as_view, wrapper_of
 from kdsl.language.dispatch import current, set_eager
 from kdsl.specialisation import (
-    Numbers,
+    Choice,
     ShortWay,
     Specialisation,
     Specialisations,
+    choose,
     compiler,
-    folded_names,
-    numbered,
     numbers_of,
-    target_for,
     target_named,
-    target_of,
     wants_tuning,
 )
 
@@ -171,15 +168,12 @@ class Kernel(Looking):
 
     def specialise(self, call: Call, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
-        name = target_of(target or self.target, call.tensors)
-        chosen = target_for(name, call.signature, call.tensors)
         with self._traces.lock:
             traced = self.traced(call)
-            numbers = self.numbers(call, traced)
-            key = call.signature.key, call.signature.strides, call.wrap, name, chosen.classes, numbers
-            found = self._programs.get(key)
+            choice = self.choice(call, traced, target)
+            found = self._programs.get(choice.key)
             if found is None:
-                function = numbered(traced, numbers)
+                function, chosen = choice.function, choice.target
                 if wants_tuning(call.tensors):
                     from kdsl.tuned import is_tuned
                     from kdsl.tuner import tuned
@@ -187,15 +181,17 @@ class Kernel(Looking):
                     if not is_tuned(function, call.signature.strides, "forward", chosen):
                         tuned(self, call)
                 compiled = compiler().compile_forward(function, call.signature.strides, chosen)
-                exact = bool(folded_names(traced)) and not numbers
-                found = self._programs[key] = Specialisation(
-                    compiled, traced, traced.tree, call.signature.sizes, call.wrap, exact
+                found = self._programs[choice.key] = Specialisation(
+                    compiled, traced, traced.tree, call.signature.sizes, call.wrap, choice.exact
                 )
             return found
 
-    def numbers(self, call: Call, traced: Traced) -> Numbers:
-        """The named sizes that this call's program takes as numbers (transforms/numbers.py)."""
-        return self._traces.note(numbers_of(traced, call.signature, call.tensors))
+    def choice(
+        self, call: Call, traced: Traced, target: str | None = None, tensors: Sequence[Any] | None = None
+    ) -> Choice:
+        """What a call is compiled as; `tensors` are all that its program takes, where they are not the call's alone."""
+        numbers = self._traces.note(numbers_of(traced, call.signature, call.tensors))
+        return choose(target or self.target, call, traced, numbers, call.tensors if tensors is None else tensors)
 
     def forget(self) -> None:
         """Compile again at the next call: tuning has found something."""

@@ -25,11 +25,10 @@ from kdsl.gradients.vjp import Vjp
 from kdsl.runtime.cuda_arrays import DeviceTensor, put
 from kdsl.runtime.cuda_driver import call as of_driver
 from kdsl.runtime.cuda_driver import driver
-from kdsl.specialisation import compiler, numbered, target_for, target_of
+from kdsl.specialisation import compiler, sizes_of, target_for, target_of
 from kdsl.target import Target
 
 if TYPE_CHECKING:
-    from kdsl.frontend.trace import Traced
     from kdsl.kernel import Kernel
     from kdsl.pipeline import Compiled
 
@@ -86,19 +85,14 @@ def tune(f: Kernel | Vjp | Pullback, /, *args: Any, **kwargs: Any) -> Tuned:
 # --- what is tuned ----------------------------------------------------------------------------------------------------------
 def tuned(f: Kernel, call: Call) -> Tuned:
     """What tuning this call of a kernel finds; kept on disk."""
-    function, strides = _numbered(f, call, f.traced(call)), call.signature.strides
+    function, strides = f.choice(call, f.traced(call)).function, call.signature.strides
     target = _target(f, call.signature, call.tensors)
 
     def compiled(chosen: Target) -> Compiled:
         return compiler().compile_forward(function, strides, chosen)
 
-    sizes = _sizes(call.signature.sizes, call.tensors)
+    sizes = sizes_of(call.signature.sizes, call.tensors)
     return search(Subject(compiled, call.tensors, sizes, (function, strides, "forward"), target))
-
-
-def _numbered(f: Kernel, call: Call, traced: Traced) -> Any:
-    """The program that a call runs: named sizes may be numbers in it."""
-    return numbered(traced, f.numbers(call, traced))
 
 
 def tuned_vjp(f: Vjp, parts: Any) -> Tuned:
@@ -109,7 +103,7 @@ def tuned_vjp(f: Vjp, parts: Any) -> Tuned:
 def _of_vjp(f: Vjp, parts: Any) -> Subject:
     from kdsl.gradients.arguments import gradient_tree
 
-    call, function = parts.call, _numbered(f.kernel, parts.call, parts.traced)
+    call, function = parts.call, f.kernel.choice(parts.call, parts.traced).function
     strides = (*call.signature.strides, *parts.cotangents.strides)
     _, wanted = gradient_tree(call)
     target = _target(f.kernel, call.signature, parts.tensors)
@@ -117,7 +111,7 @@ def _of_vjp(f: Vjp, parts: Any) -> Subject:
     def compiled(chosen: Target) -> Compiled:
         return compiler().compile_vjp(function, wanted, strides, chosen)
 
-    sizes = _sizes(call.signature.sizes + parts.cotangents.sizes, parts.tensors)
+    sizes = sizes_of(call.signature.sizes + parts.cotangents.sizes, parts.tensors)
     return Subject(compiled, parts.tensors, sizes, (function, strides, ("vjp", tuple(wanted))), target)
 
 
@@ -134,10 +128,10 @@ def _of_pullback(f: Pullback, call: Call) -> tuple[Subject, Subject]:
 
     traced, strides = f.kernel.differentiable(call), call.signature.strides
     _, wanted = gradient_tree(call)
-    function = _numbered(f.kernel, call, traced)
+    function = f.kernel.choice(call, traced).function
     halves = compiler().Halves(function, wanted)
     target = _target(f.kernel, call.signature, call.tensors)
-    sizes = _sizes(call.signature.sizes, call.tensors)
+    sizes = sizes_of(call.signature.sizes, call.tensors)
 
     def half(which: str, own: Sequence[Any]) -> Callable[[Target], Compiled]:
         return lambda chosen: compiler().compile_half(halves, which, own, chosen)
@@ -164,12 +158,6 @@ def _alike(x: Any, like: Any) -> Any:
 
 def _target(f: Any, signature: Any, tensors: Sequence[Any]) -> Target:
     return replace(target_for(target_of(f.target, tensors), signature, tensors), choices=())
-
-
-def _sizes(sources: Any, tensors: Sequence[Any]) -> dict[str, int]:
-    from kdsl.specialisation import sizes_of
-
-    return sizes_of(sources, tensors)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------------

@@ -25,51 +25,29 @@ from kdsl.gradients.arguments import (
     read_cotangents,
     sizes_of_call,
 )
+from kdsl.gradients.derived import Derived, Kernel
 from kdsl.gradients.vjp import vjp_inside
-from kdsl.inspection.looking import Looking
 from kdsl.ir.sizes import evaluate
 from kdsl.ir.tensor import Value
-from kdsl.language.dispatch import current
 from kdsl.language.tracer import Tracer
 from kdsl.specialisation import (
-    Numbers,
+    Choice,
     ShortWay,
     Specialisation,
     compiler,
-    folded_names,
-    numbered,
     sizes_of,
-    target_for,
-    target_of,
     wants_tuning,
 )
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled, Halves
-    from kdsl.target import Target
-
-Kernel = Any  # kernel.py stands on this file, not the other way round
 
 
-class Pullback(Looking):
+class Pullback(Derived):
     """`results, pullback = f.pullback(*args)`."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.label = f"{kernel.label}.pullback"
-        self._forward: dict[Any, tuple[Specialisation, Backward]] = {}
-        self._short = ShortWay()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if current() is None:
-            result = self._short.call(*args, **kwargs)
-            if result is not NotImplemented or (result := self._short.on_gpu(args, kwargs)) is not NotImplemented:
-                return result
-        try:
-            return self._long_way(args, kwargs)
-        except Exception as error:
-            for_the_user(error)
-            raise
+        super().__init__(kernel, "pullback")
 
     def _long_way(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         call = self.kernel.read(args, kwargs)
@@ -90,14 +68,11 @@ class Pullback(Looking):
 
     def halves(self, call: Call, traced: Traced, target: str | None = None) -> tuple[Specialisation, Backward]:
         """The forward program for these types, and the backward that goes with it."""
-        signature, name = call.signature, target_of(target or self.kernel.target, call.tensors)
-        chosen = target_for(name, signature, call.tensors)
-        numbers = self.kernel.numbers(call, traced)
-        key = signature.key, signature.strides, call.wrap, name, chosen.classes, numbers
-        found = self._forward.get(key)
+        signature, choice = call.signature, self.kernel.choice(call, traced, target)
+        found = self._programs.get(choice.key)
         if found is None:
             tree, wanted = gradient_tree(call)
-            function = numbered(traced, numbers)
+            function, chosen = choice.function, choice.target
             halves = compiler().Halves(function, wanted)
             if wants_tuning(call.tensors):
                 from kdsl.tuned import is_tuned
@@ -106,18 +81,12 @@ class Pullback(Looking):
                 if not is_tuned(function, signature.strides, ("forward", halves.wanted, halves.cut), chosen):
                     tuned_pullback(self, call)
             compiled = compiler().compile_half(halves, "forward", signature.strides, chosen)
-            exact = bool(folded_names(traced)) and not numbers
-            forward = Specialisation(compiled, traced, traced.tree, signature.sizes, call.wrap, exact)
-            found = self._forward[key] = (
+            forward = Specialisation(compiled, traced, traced.tree, signature.sizes, call.wrap, choice.exact)
+            found = self._programs[choice.key] = (
                 forward,
-                Backward(self.label, signature, traced, tree, halves, call.wrap, chosen, numbers),
+                Backward(self.label, signature, traced, tree, halves, call.wrap, choice),
             )
         return found
-
-    def forget(self) -> None:
-        """Compile again at the next call: tuning has found something."""
-        self._forward.clear()
-        self._short = ShortWay()
 
     def looked_at(self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None) -> list[Compiled]:
         """The forward program, then the backward one."""
@@ -125,9 +94,6 @@ class Pullback(Looking):
         traced = self.kernel.differentiable(call)
         forward, backward = self.halves(call, traced, target)
         return [forward.program, backward.specialise((None,) * len(floating_results(traced))).program]
-
-    def __repr__(self) -> str:
-        return f"<{self.label}>"
 
 
 def _finish(build: Any, backward: Backward, count: int, flat: tuple[Any, ...]) -> tuple[Any, Pulled]:
@@ -139,13 +105,12 @@ class Backward:
     """The second half of all pullbacks of one forward program."""
 
     def __init__(
-        self, label: str, signature: Signature, traced: Traced, tree: Tree, halves: Halves, wrap: Any, target: Target,
-        numbers: Numbers,
-    ) -> None:  # fmt: skip
+        self, label: str, signature: Signature, traced: Traced, tree: Tree, halves: Halves, wrap: Any, choice: Choice
+    ) -> None:
         self.label, self.signature, self.traced, self.tree = label, signature, traced, tree
-        self.halves, self.wrap, self.target = halves, wrap, target
+        self.halves, self.wrap, self.target = halves, wrap, choice.target
         self.needed = halves.needed
-        self.numbers = dict(numbers)
+        self.numbers = dict(choice.numbers)
         self.told = tuple(s.name for s in signature.sizes if s.name not in self.numbers)
         self._programs: dict[Any, Specialisation] = {}
         self._short = ShortWay()

@@ -2,7 +2,7 @@
 
 In:  a kernel and the arguments of a call, cotangents last.  Out: gradients.
 Outside a kernel it is a compiled program; inside one its equations join the outer kernel's, so that all of this nests.
-Read before: gradients/arguments.py, transforms/differentiate.py. Read next: gradients/pullback.py, gradients/grad.py.
+Read before: gradients/arguments.py, gradients/derived.py. Read next: gradients/pullback.py, gradients/grad.py.
 """
 
 from __future__ import annotations
@@ -10,49 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdsl.errors import for_the_user
 from kdsl.frontend.trace import Traced, has_tracers, inlined
 from kdsl.frontend.trees import unflatten
 from kdsl.gradients.arguments import Split, gradient_tree, split
-from kdsl.inspection.looking import Looking
-from kdsl.language.dispatch import current
+from kdsl.gradients.derived import Derived, Kernel
 from kdsl.language.tracer import Tracer
 from kdsl.specialisation import (
-    ShortWay,
     Specialisation,
     compiler,
-    folded_names,
-    numbered,
-    target_for,
-    target_of,
     wants_tuning,
 )
 
 if TYPE_CHECKING:
     from kdsl.pipeline import Compiled
 
-Kernel = Any  # kernel.py stands on this file, not the other way round
 
-
-class Vjp(Looking):
+class Vjp(Derived):
     """`f.vjp(*args, *cotangents)`: a tuple of one gradient per positional floating argument."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.label = f"{kernel.label}.vjp"
-        self._programs: dict[Any, Specialisation] = {}
-        self._short = ShortWay()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if current() is None:
-            result = self._short.call(*args, **kwargs)
-            if result is not NotImplemented or (result := self._short.on_gpu(args, kwargs)) is not NotImplemented:
-                return result
-        try:
-            return self._long_way(args, kwargs)
-        except Exception as error:
-            for_the_user(error)
-            raise
+        super().__init__(kernel, "vjp")
 
     def _long_way(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         parts = split(self.kernel, args, kwargs)
@@ -68,14 +45,12 @@ class Vjp(Looking):
     def specialise(self, parts: Split, target: str | None = None) -> Specialisation:
         """The compiled program for these types."""
         call = parts.call
-        name = target_of(target or self.kernel.target, parts.tensors)
-        chosen = target_for(name, call.signature, call.tensors)
-        numbers = self.kernel.numbers(call, parts.traced)
-        key = call.signature.key, call.signature.strides, call.wrap, parts.cotangents.strides, name, chosen.classes, numbers
+        choice = self.kernel.choice(call, parts.traced, target, parts.tensors)
+        key = choice.key, parts.cotangents.strides
         found = self._programs.get(key)
         if found is None:
             tree, wanted = gradient_tree(call)
-            function = numbered(parts.traced, numbers)
+            function, chosen = choice.function, choice.target
             strides = (*call.signature.strides, *parts.cotangents.strides)
             if wants_tuning(parts.tensors):
                 from kdsl.tuned import is_tuned
@@ -85,24 +60,15 @@ class Vjp(Looking):
                     tuned_vjp(self, parts)
             compiled = compiler().compile_vjp(function, wanted, strides, chosen)
             sizes = call.signature.sizes + parts.cotangents.sizes
-            exact = bool(folded_names(parts.traced)) and not numbers
-            found = Specialisation(compiled, parts.traced, tree, sizes, call.wrap, exact)
+            found = Specialisation(compiled, parts.traced, tree, sizes, call.wrap, choice.exact)
             self._programs[key] = found
         return found
-
-    def forget(self) -> None:
-        """Compile again at the next call: tuning has found something."""
-        self._programs.clear()
-        self._short = ShortWay()
 
     def looked_at(
         self, types: Sequence[Any], statics: Mapping[str, Any], target: str | None
     ) -> list[Compiled]:
         """The compiled programs that inspection/ shows."""
         return [self.specialise(split(self.kernel, tuple(types), statics), target).program]
-
-    def __repr__(self) -> str:
-        return f"<{self.label}>"
 
 
 def vjp_inside(parts: Split) -> Any:
