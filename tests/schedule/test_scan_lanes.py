@@ -55,8 +55,36 @@ def shared_decay(x, dt, a, b, c):
     return kd.scan(step, x[:, 0] * a[:, 0], (x, dt, b, c), axis=1)
 
 
-STEPS = [selective, gated, states_first, shared_decay]
-SIZES = [(1, 33, 40, 8), (2, 40, 13, 5), (2, 1, 3, 1)]
+def waiting(x, dt, a, b, c):
+    """Each state waits for a fold over all of them: no step in parts."""
+
+    def step(h, now):
+        x, dt, b, c = now
+        h = kd.exp(dt[:, :, None] * a) * h + (dt * x)[:, :, None] * b[:, None, :]
+        h = h / (1 + kd.sum(h * h, axis=-1, keepdims=True))
+        return h, kd.sum(h * c[:, None, :], axis=-1)
+
+    return kd.scan(step, kd.zeros((x.shape[0], *a.shape), dtype=a.dtype), (x, dt, b, c), axis=1)
+
+
+def turning(x, dt, a, b, c):
+    """Carries that wait for each other, one of them without states; folds of two kinds, the states themselves."""
+
+    def step(carry, now):
+        h, g, most = carry
+        x, dt, b, c = now
+        angle = dt[:, :, None] * a
+        next_h = 0.9 * h - angle * g + x[:, :, None] * b[:, None, :]
+        next_g = 0.8 * g + angle * h
+        top = kd.max(next_h * c[:, None, :], axis=-1)
+        return (next_h, next_g, kd.maximum(most * 0.5, top)), (most + kd.sum(next_g, axis=-1), next_h * next_g)
+
+    zero = kd.zeros((x.shape[0], *a.shape), dtype=a.dtype)
+    return kd.scan(step, (zero, zero + 1, x[:, 0]), (x, dt, b, c), axis=1)
+
+
+STEPS = [selective, gated, states_first, shared_decay, waiting, turning]
+SIZES = [(1, 33, 40, 8), (2, 40, 13, 5), (2, 1, 3, 1), (1, 9, 21, 15)]
 
 
 def arguments(batch, length, width, states, dtype="f8"):
@@ -67,7 +95,7 @@ def arguments(batch, length, width, states, dtype="f8"):
 
 
 def leaves(results):
-    return [results] if isinstance(results, np.ndarray) else [leaf for r in results for leaf in leaves(r)]
+    return [np.asarray(results)] if not isinstance(results, (tuple, list)) else [leaf for r in results for leaf in leaves(r)]
 
 
 def compare(f, args, dtype="f8", bound=1e-9):

@@ -80,3 +80,19 @@ def test_error(op, d):
     assert error[worst] <= ulps[d is dt.f64], (x[worst], y[worst], want[worst], error[worst])
     if op not in ("exp", "exp2", "log", "log2", "log10", "cos", "acos", "cosh", "acosh"):
         assert not np.signbit(y[0]) and np.signbit(y[1])
+
+
+@pytest.mark.parametrize("tile", [16, 32, 40, 64])
+def test_exponentials_side_by_side_are_those_of_one_vector(tile):
+    """Also where one of them leaves the normal numbers, and the others of its group do not."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-80, 80, 64 * 40).astype("f4")
+    borders = [k * math.log(2) for k in (-149.5, -126.5, -126, -125.5, -125, 126.5, 127, 127.5, 128)]
+    odd = [np.nan, np.inf, -np.inf, -104, -103, 88.7228, 88.73, 89, 3e38, -3e38, 1e-45, -0.0]
+    seldom = np.array([*odd, *borders, *(np.nextafter(np.float32(b), np.float32(s)) for b in borders for s in (-200, 200))], "f4")
+    x[rng.permutation(len(x))[: len(seldom) * 3 : 3]] = seldom
+    with np.errstate(all="ignore"):
+        alone = run(elementwise("exp", [dt.f32], dt.f32, len(x), tile=8), x)[0]
+        several = run(elementwise("exp", [dt.f32], dt.f32, len(x), tile=tile), x)[0]
+    np.testing.assert_array_equal(several, alone)
+    assert np.isfinite(alone[np.abs(x) < 80]).all() and np.isnan(alone[np.isnan(x)]).all()
