@@ -50,6 +50,15 @@ class Layer:
     def __call__(self, *args: Any, **static: Any) -> Any:
         return self.kernel(args, static)(*args)
 
+    def fixed(self, **static: Any) -> Any:
+        """A kernel that is compiled for the sizes of its call, all of them. For one token of one sequence: a product whose rows
+        are known to be one reads its matrix as it lies."""
+        key = "fixed", tuple(static.items())
+        found = self.kernels.get(key)
+        if found is None:
+            found = self.kernels[key] = kd.kernel(functools.partial(self.function, **static) if static else self.function)
+        return found
+
     def types(self, args: Sequence[Any]) -> tuple[tuple[int | str, ...] | None, ...]:
         """The axes of each argument."""
         return tuple(map(self._type, self.axes, args))

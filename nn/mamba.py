@@ -27,13 +27,12 @@ import kdsl as kd
 from nn import functional as F
 from nn import init
 from nn.functional.ssm import causal_convolution, recurrence
-from nn.kernels import layer
+from nn.kernels import Layer, layer
 from nn.layers import Embedding, Linear, Taps
-from nn.module import Module, ModuleList, Parameter
+from nn.module import ModuleList, Parameter
 from nn.normalisation import RMSNorm
 from nn.pretrained import refuse_settings
-from nn.recurrent import Recurrent
-from nn.tensor import apply
+from nn.recurrent import Recurrent, RecurrentBlock
 
 PRESETS = {  # n_layer, d_model
     "mamba-nano": (2, 64), "mamba-micro": (4, 128), "mamba-mini": (6, 192), "mamba-130m": (24, 768), "mamba-370m": (48, 1024),
@@ -70,7 +69,7 @@ class MambaConfig:
         return self.dt_rank or math.ceil(self.d_model / 16)
 
 
-class MambaBlock(Module):
+class MambaBlock(RecurrentBlock):
     """x + mixer(norm(x)); the state is (the last K-1 inputs of the convolution (B, K-1, D), the scan's state (B, D, N))."""
 
     def __init__(self, config: MambaConfig) -> None:
@@ -88,13 +87,18 @@ class MambaBlock(Module):
             self.conv1d.bias.data[...] = 0.0
         self.out_proj.weight.data[...] = init.uniform((C, D), 1 / math.sqrt(D * config.n_layer))
 
-    def forward(self, x: Any, state: tuple[Any, Any] | None = None) -> Any:
-        conv, h = state or (None, None)
-        return apply(
-            _block, x, self.norm.weight, self.in_proj.weight, self.in_proj.bias, self.conv1d.weight, self.conv1d.bias,
-            self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D, self.out_proj.weight,
-            self.out_proj.bias, conv, h, eps=self.norm.eps,
+    @property
+    def family(self) -> Layer:
+        return _block
+
+    def weights(self) -> tuple[Any, ...]:
+        return (
+            self.norm.weight, self.in_proj.weight, self.in_proj.bias, self.conv1d.weight, self.conv1d.bias, self.x_proj.weight,
+            self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D, self.out_proj.weight, self.out_proj.bias,
         )  # fmt: skip
+
+    def settings(self, length: int) -> dict[str, Any]:
+        return {"eps": self.norm.eps}
 
     def first_state(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         D, N = self.A_log.shape

@@ -24,14 +24,13 @@ import kdsl as kd
 from nn import functional as F
 from nn import init
 from nn.functional.ssm import causal_convolution, chunked_recurrence
-from nn.kernels import layer
+from nn.kernels import Layer, layer
 from nn.layers import Embedding, Linear, Taps
 from nn.mamba import official_settings
-from nn.module import Module, ModuleList, Parameter
+from nn.module import ModuleList, Parameter
 from nn.normalisation import RMSNorm
 from nn.pretrained import refuse_settings
-from nn.recurrent import Recurrent
-from nn.tensor import apply
+from nn.recurrent import Recurrent, RecurrentBlock
 
 PRESETS = {  # n_layer, d_model
     "mamba2-nano": (2, 64), "mamba2-micro": (4, 128), "mamba2-mini": (6, 192), "mamba2-130m": (24, 768),
@@ -78,7 +77,7 @@ class Mamba2Config:
         return self.d_inner // self.head_dim
 
 
-class Mamba2Block(Module):
+class Mamba2Block(RecurrentBlock):
     """x + mixer(norm(x)); the state is (the last K-1 inputs of the convolution, the scan's state (B, H, P, N))."""
 
     def __init__(self, config: Mamba2Config) -> None:
@@ -95,15 +94,20 @@ class Mamba2Block(Module):
         self.out_proj = Linear(D, C, config.bias)
         self.out_proj.weight.data[...] = init.uniform((C, D), 1 / math.sqrt(D * config.n_layer))
 
-    def forward(self, x: Any, state: tuple[Any, Any] | None = None) -> Any:
-        before, h = state or (None, None)
-        c = self.config
-        chunk = c.chunk_size if x.shape[1] > 1 else 1  # one position by itself needs no products within a chunk
-        return apply(
-            _block, x, self.norm.weight, self.in_proj.weight, self.in_proj.bias, self.conv1d.weight, self.conv1d.bias,
-            self.dt_bias, self.A_log, self.D, self.gated_norm.weight, self.out_proj.weight, self.out_proj.bias, before, h,
-            groups=c.n_groups, states=c.d_state, chunk=chunk, limit=c.dt_limit, eps=self.norm.eps,
+    @property
+    def family(self) -> Layer:
+        return _block
+
+    def weights(self) -> tuple[Any, ...]:
+        return (
+            self.norm.weight, self.in_proj.weight, self.in_proj.bias, self.conv1d.weight, self.conv1d.bias, self.dt_bias,
+            self.A_log, self.D, self.gated_norm.weight, self.out_proj.weight, self.out_proj.bias,
         )  # fmt: skip
+
+    def settings(self, length: int) -> dict[str, Any]:
+        c = self.config
+        chunk = c.chunk_size if length > 1 else 1  # one position by itself needs no products within a chunk
+        return {"groups": c.n_groups, "states": c.d_state, "chunk": chunk, "limit": c.dt_limit, "eps": self.norm.eps}
 
     def first_state(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         c = self.config

@@ -7,7 +7,9 @@ Read before: row_line.py. Read next: row_passes.py, schedule/row_folds.py.
 
 from __future__ import annotations
 
-from kdsl.ir.frame import Illegal, Letter, flat
+from collections.abc import Container
+
+from kdsl.ir.frame import Axes, Illegal, Letter, flat
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, TensorType, Value
@@ -50,9 +52,17 @@ def partial_folds(w: RowFacts) -> tuple[list[Equation], tuple[Letter, ...]]:
         partial.append(e)
     if reduced is None:
         return [], ()
+    if w.used and any(crosses(axes, reduced, w.lane) for axes in w.letters.uses.values()):
+        raise Illegal("an array would be read across its rows, to be added up over them")
     kept = [x for x in w.rows if x not in reduced]
     w.rows = (*kept, *(x for x in w.rows if x in reduced))
     return partial, tuple(x for x in w.rows if x in reduced)
+
+
+def crosses(axes: Axes, reduced: Container[Letter], lane: Letter | None) -> bool:
+    """Does an input lie along rows that are added up, while vectors lie along another of its axes?"""
+    letters = flat(axes)
+    return bool(letters) and letters[-1] in reduced and lane in letters
 
 
 def parts_of(w: RowFacts, partial: list[Equation], reduced: tuple[Letter, ...]) -> tuple[dict[Equation, Value], int]:

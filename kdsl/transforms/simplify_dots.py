@@ -132,6 +132,23 @@ def _to_the_other_side(
 
 
 @rule(Op.DOT, exact=False)
+def ones_are_no_letters(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
+    """dot(x[1, k], w[n, k]) -> dot(x[k], w[n, k]) with the axis put back: a product of one row is no product of matrices"""
+    extents = {**dict(zip(a["left"], x[0].shape, strict=True)), **dict(zip(a["right"], x[1].shape, strict=True))}
+    ones = {letter for letter, n in extents.items() if n == 1}
+    if not ones:
+        return None
+    letters = {side: tuple(c for c in a[side] if c not in ones) for side in (*SIDES, "out")}
+    shapes = {side: tuple(extents[c] for c in letters[side]) for side in letters}
+    operands = [
+        v if letters[side] == a[side] else b.value(Op.RESHAPE, v, shape=shapes[side])
+        for v, side in zip(x, SIDES, strict=True)
+    ]
+    y = b.value(Op.DOT, *operands, **{**a, **letters})
+    return b.emit(Op.RESHAPE, y, shape=tuple(extents[c] for c in a["out"])) if letters["out"] != a["out"] else y
+
+
+@rule(Op.DOT, exact=False)
 def no_product_of_matrices(b: Simplifier, op: Op, x: Operands, a: Attributes) -> Operand | None:
     """dot(x, y) -> sum(x * y) unless both operands have a letter of the result that the other lacks"""
     left, right, out = a["left"], a["right"], a["out"]

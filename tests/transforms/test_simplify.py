@@ -140,6 +140,15 @@ def test_a_sum_of_products_is_a_dot_and_the_other_way_round():
     )
 
 
+def test_a_product_of_one_row_is_no_product_of_matrices():
+    for left, right, letters in [((1, 5), (3, 5), "mk nk mn"), ((2, 1, 5), (2, 3, 5), "bmk bnk bmn"), ((4, 1), (3, 1), "mk nk mn")]:
+        f = program(lambda b, x, y, letters=letters: b.dot(*letters.split(), x, y), (dt.f32, left), (dt.f32, right))
+        simple = simplify(f)
+        assert Op.DOT not in ops(simple)
+        x, y = (np.random.default_rng(0).standard_normal(s).astype("f4") for s in (left, right))
+        np.testing.assert_allclose(evaluate(simple, x, y)[0], evaluate(f, x, y)[0], rtol=1e-6)
+
+
 def test_numbers_keep_their_nan_and_signs():
     def f(b, x):
         return b.emit(Op.MUL, x, 0.0), b.emit(Op.ADD, x, 0.0), b.emit(Op.SUB, x, x), b.emit(Op.DIV, x, x)
