@@ -7,6 +7,7 @@ Read before: instructions.py. Read next: bits.py, comparisons.py, floating.py.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +28,15 @@ def simple(ins: Instruction, kernel: Kernel, function: Any, kind: str, count: in
     names = kernel.names
     write = names.write(ins.operands[0], kind)
     reads = [names.read(o, kind) for o in ins.operands[1 : 1 + count]]
-    if count == 1:
+    return applied(function, write, reads)
+
+
+def applied(function: Any, write: Any, reads: Sequence[Any]) -> Run:
+    """What writes the function of one to three operands."""
+    if len(reads) == 1:
         (x,) = reads
         return lambda w: write(w, function(x(w)))
-    if count == 2:
+    if len(reads) == 2:
         x, y = reads
         return lambda w: write(w, function(x(w), y(w)))
     x, y, z = reads

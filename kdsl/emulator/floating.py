@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsl.emulator.arithmetic import integer
+from kdsl.emulator.arithmetic import applied, integer
 from kdsl.emulator.carries import with_carry
 from kdsl.emulator.comparisons import flush
 from kdsl.emulator.exact import directed, fma_f64, odd_sum, to_bf16
@@ -82,14 +82,7 @@ def floating(ins: Instruction, kernel: Kernel, function: Any, count: int) -> Run
     ftz, sat = "ftz" in ins.op, "sat" in ins.op
     write = write_floats(kernel, ins.operands[0], kind, ftz, sat, "relu" in ins.op)
     reads = [read_floats(kernel, o, kind, ftz) for o in ins.operands[1 : 1 + count]]
-    if count == 1:
-        (x,) = reads
-        return lambda w: write(w, function(x(w)))
-    if count == 2:
-        x, y = reads
-        return lambda w: write(w, function(x(w), y(w)))
-    x, y, z = reads
-    return lambda w: write(w, function(x(w), y(w), z(w)))
+    return applied(function, write, reads)
 
 
 def smaller(x: Any, y: Any) -> Any:

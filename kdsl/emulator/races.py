@@ -196,13 +196,7 @@ class GridWatch:
         me = w.number[w.at]
         own = watch.own(w)
         for cell in self._cells(index, size):
-            who = self.writer[cell]
-            if who.any():
-                bad = self._unordered(w, watch, who, self.write_time[cell], me)
-                if strong:
-                    bad &= ~self.atomic[cell]
-                if bad.any():
-                    self._fail(w, "reads", "wrote", bad, who)
+            self._follows_writer(w, watch, cell, me, "reads", strong)
             if strong:
                 continue
             before = self.reader[cell]
@@ -223,13 +217,7 @@ class GridWatch:
         me = w.number[w.at]
         own = watch.own(w)
         for cell in self._cells(index, size):
-            who = self.writer[cell]
-            if who.any():
-                bad = self._unordered(w, watch, who, self.write_time[cell], me)
-                if atomic:
-                    bad &= ~self.atomic[cell]
-                if bad.any():
-                    self._fail(w, "writes", "wrote", bad, who)
+            self._follows_writer(w, watch, cell, me, "writes", atomic)
             reader = self.reader[cell]
             if reader.any():
                 bad = self._unordered(w, watch, reader, self.read_time[cell], me)
@@ -244,6 +232,16 @@ class GridWatch:
             if twice.any() and not atomic:
                 self._fail(w, "writes", "writes in the same instruction", twice, self.writer[cell])
             self.write_time[cell] = own
+
+    def _follows_writer(self, w: Wave, watch: Watch, cell: Any, me: Any, verb: str, atomic: bool) -> None:
+        """Fail unless what wrote the cell is ordered before, or both are atomic."""
+        who = self.writer[cell]
+        if who.any():
+            bad = self._unordered(w, watch, who, self.write_time[cell], me)
+            if atomic:
+                bad &= ~self.atomic[cell]
+            if bad.any():
+                self._fail(w, verb, "wrote", bad, who)
 
     def _fail(self, w: Wave, verb: str, did: str, bad: Any, who: Any) -> None:
         number = int(who[int(np.flatnonzero(bad)[0])]) - 1

@@ -11,22 +11,14 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import pairwise
 
+from kdsl.codegen.two_over_pi import two_over_pi
+
 WORDS = 24
 
 
-def _two_over_pi() -> list[int]:
+def _words() -> list[int]:
     """The bits of 2/pi after the point as words, least significant first, behind four words of zeros."""
-    one = 1 << 1400
-
-    def arctan_inverse(n: int) -> int:
-        total, term, k = 0, one // n, 1
-        while term:
-            total += term // k if k % 4 == 1 else -(term // k)
-            term, k = term // (n * n), k + 2
-        return total
-
-    pi = 4 * (4 * arctan_inverse(5) - arctan_inverse(239))
-    bits = ((2 * one * one) // pi) >> (1400 - 1280)
+    bits = two_over_pi()
     return [(bits >> (64 * i)) & (2**64 - 1) for i in range(WORDS)]
 
 
@@ -45,7 +37,7 @@ def reduce_huge() -> str:
     def signed(n: int) -> int:
         return n - (1 << 64) if n >> 63 else n
 
-    words = _two_over_pi()
+    words = _words()
 
     def word(index: str) -> str:
         out = "0"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from kdsl.codegen.llvm.exponentials import polynomial
 from kdsl.codegen.llvm.writer import Value, Writer
+from kdsl.codegen.two_over_pi import two_over_pi
 
 HALF_PI = {
     "float": (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15),
@@ -28,19 +29,9 @@ COS = {
 }  # fmt: skip
 
 
-def _two_over_pi() -> str:
+def _bytes() -> str:
     """The bits of 2/pi after the point, as bytes, least significant first, behind 32 zero bytes."""
-    one = 1 << 1400
-
-    def arctan_inverse(n: int) -> int:
-        total, term, k = 0, one // n, 1
-        while term:
-            total += term // k if k % 4 == 1 else -(term // k)
-            term, k = term // (n * n), k + 2
-        return total
-
-    pi = 4 * (4 * arctan_inverse(5) - arctan_inverse(239))
-    bits = ((2 * one * one) // pi) >> (1400 - 1280)
+    bits = two_over_pi()
     return "".join(f"\\{b:02X}" for b in bits.to_bytes(160, "little")) + "\\00" * 32
 
 
@@ -102,7 +93,7 @@ define internal <2 x double> @reduce_huge(double %x) nounwind memory(none) {
 
 def huge_helper() -> str:
     """The text of the helper, for a module that calls it."""
-    return HUGE.replace("BITS", _two_over_pi())
+    return HUGE.replace("BITS", _bytes())
 
 
 def reduce(w: Writer, x: Value) -> tuple[Value, Value]:
