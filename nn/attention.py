@@ -46,6 +46,8 @@ class MultiHeadAttention(Module):
 
     Shapes    query (B, T, C), key and value (B, S, C) (the query itself where none is given) -> (B, T, C);
               mask (T, S), (B, 1, T, S) or (B, H, T, S): bool (True: seen) or floating (added to the scores)
+
+    Example: `nn.MultiHeadAttention(8, 2)(np.ones((1, 4, 8), "f4"))`.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True) -> None:

@@ -54,6 +54,8 @@ class Conv1d(_Convolution):
     """Convolution of a line: x (B, C, T) -> (B, O, T'); weight (O, C/groups, K) starts uniform in 1/sqrt(C/groups K).
 
     `padding` is a number, "valid", "same", or "causal": all before, so that no output sees what comes later.
+
+    Example: `nn.Conv1d(3, 4, 2, padding="causal")(np.ones((2, 3, 8), "f4")).shape`.
     """
 
     axes = 1
@@ -63,7 +65,10 @@ class Conv1d(_Convolution):
 
 
 class Conv2d(_Convolution):
-    """Convolution of an image: x (B, C, H, W) -> (B, O, H', W'); weight (O, C/groups, K, L)."""
+    """Convolution of an image: x (B, C, H, W) -> (B, O, H', W'); weight (O, C/groups, K, L).
+
+    Example: `nn.Conv2d(3, 4, 2)(np.ones((2, 3, 8, 8), "f4")).shape`.
+    """
 
     axes = 2
 

@@ -159,7 +159,10 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """One module after the other."""
+    """One module after the other.
+
+    Example: `nn.Sequential(nn.Linear(3, 2), nn.ReLU())(np.ones((4, 3), "f4")).shape`.
+    """
 
     def __init__(self, *modules: Module) -> None:
         super().__init__(modules)

@@ -17,7 +17,12 @@ from nn.tensor import Tensor
 
 
 class LayerNorm(Module):
-    """Layer normalisation of the last axis, with a learned scale and shift."""
+    """Layer normalisation of the last axis, with a learned scale and shift.
+
+    y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias. Source: Ba, Kiros, Hinton 2016
+
+    Example: `nn.LayerNorm(3)(np.ones((4, 3), "f4")).shape`.
+    """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -32,7 +37,12 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Root-mean-square normalisation of the last axis, with a learned scale."""
+    """Root-mean-square normalisation of the last axis, with a learned scale.
+
+    y = x / sqrt(mean(x * x) + eps) * weight. Source: Zhang, Sennrich 2019
+
+    Example: `nn.RMSNorm(3)(np.ones((4, 3), "f4")).shape`.
+    """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -46,7 +56,12 @@ class RMSNorm(Module):
 
 
 class GroupNorm(Module):
-    """Each group of channels of each example is normalised: x (B, C, ...) -> the same shape."""
+    """Each group of channels of each example is normalised: x (B, C, ...) -> the same shape.
+
+    Source: Wu, He 2018
+
+    Example: `nn.GroupNorm(2, 4)(np.ones((3, 4, 5), "f4")).shape`.
+    """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()

@@ -25,12 +25,7 @@ _state = {"grad": True}
 def no_grad() -> Iterator[None]:
     """Run kernels without a tape.
 
-    Example:
-        >>> x = nn.Tensor([1.0], requires_grad=True)
-        >>> with nn.no_grad():
-        ...     y = x * 2
-        >>> y.requires_grad
-        False
+    Example: `with nn.no_grad(): nn.Tensor([1.0], requires_grad=True) * 2`.
     """
     before, _state["grad"] = _state["grad"], False
     try:

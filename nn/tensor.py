@@ -30,6 +30,8 @@ class Tensor:
 
     `data` is a NumPy array, or a kd.Array where `device` is a GPU; `grad` is a Tensor of the same shape after `backward()` (None
     before), `requires_grad` says whether gradients flow to it. Python floats in lists become f32.
+
+    Example: `x = nn.Tensor([1.0, 2.0], requires_grad=True); (x * x).sum().backward(); x.grad.numpy()`.
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")

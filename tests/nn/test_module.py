@@ -1,5 +1,8 @@
 """Modules: names and order as torch's, shared parameters once, saving, repr."""
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 
@@ -41,3 +44,15 @@ def test_repr_shows_the_tree():
     assert repr(model) == (
         "Sequential(\n  (0): Linear(3, 4, bias=True)\n  (1): LayerNorm(4, eps=1e-05)\n  (2): Dropout(p=0.1)\n)"
     )
+
+
+SHOWN = ("Conv1d", "Conv2d", "Dropout", "Embedding", "Flatten", "GroupNorm", "LayerNorm", "Linear", "MultiHeadAttention",
+         "RMSNorm", "Sequential", "Tensor", "load", "no_grad", "save")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_examples_run(name, tmp_path):
+    shown = re.findall(r"Example: `(.*?)`\.", inspect.getdoc(getattr(nn, name)))
+    assert shown
+    for example in shown:
+        exec(example, {"nn": nn, "np": np, "path": tmp_path / "x.safetensors"})

@@ -141,7 +141,8 @@ def test_a_sum_of_products_is_a_dot_and_the_other_way_round():
 
 
 def test_a_product_of_one_row_is_no_product_of_matrices():
-    for left, right, letters in [((1, 5), (3, 5), "mk nk mn"), ((2, 1, 5), (2, 3, 5), "bmk bnk bmn"), ((4, 1), (3, 1), "mk nk mn")]:
+    cases = [((1, 5), (3, 5), "mk nk mn"), ((2, 1, 5), (2, 3, 5), "bmk bnk bmn"), ((4, 1), (3, 1), "mk nk mn")]
+    for left, right, letters in cases:
         f = program(lambda b, x, y, letters=letters: b.dot(*letters.split(), x, y), (dt.f32, left), (dt.f32, right))
         simple = simplify(f)
         assert Op.DOT not in ops(simple)
