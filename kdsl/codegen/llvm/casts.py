@@ -96,4 +96,7 @@ def from_bits(w: Writer, v: Value, dtype: DType) -> Value:
     """The float that a 16-bit word of memory means."""
     if dtype.name == "f16":
         return w.convert("fpext", w.convert("bitcast", v, "half"), "float")
-    return w.convert("bitcast", w.binary("shl", w.convert("zext", v, "i32"), w.literal(16, "i32")), "float")
+    out = w.convert("bitcast", w.binary("shl", w.convert("zext", v, "i32"), w.literal(16, "i32")), "float")
+    if v.width == 1:
+        w.words[out.text] = v  # a vector of it is made of the word
+    return out
