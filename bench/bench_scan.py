@@ -149,6 +149,25 @@ def test_one_long_running_sum(race, torch, array):
     race("a running sum of 1,048,576", lambda: running_sum(x), others, 1, rounds=9)
 
 
+@kd.kernel
+def running_log_sum(x):
+    return kd.associative_scan(kd.logaddexp, x)
+
+
+def test_one_long_log_sum(race, torch, array):
+    jax = pytest.importorskip("jax")
+    x = array(1 << 16)
+    tensor, given = torch.from_numpy(x), jax.numpy.asarray(x)
+    scan = jax.jit(lambda x: jax.lax.associative_scan(jax.numpy.logaddexp, x))
+    close(running_log_sum(x), torch.logcumsumexp(tensor, 0))
+    close(scan(given), torch.logcumsumexp(tensor, 0))
+    others = {
+        "torch.logcumsumexp": lambda: torch.logcumsumexp(tensor, 0),
+        "jax.lax.associative_scan": lambda: scan(given).block_until_ready(),
+    }
+    race("a running logaddexp of 65,536", lambda: running_log_sum(x), others, 1, rounds=9)
+
+
 def test_one_long_moving_average(race, array):
     jax = pytest.importorskip("jax")
     x = array(1 << 20)

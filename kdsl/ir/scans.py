@@ -13,7 +13,9 @@ A SCAN equation gives one result of a scan, number `index`; the equations of one
     attributes  step; carries: how many; axes of xs; out_axes of ys; length; reverse: from the last position to the first;
                 every; index; replay: None, or for a gradient a Function (states, xs, closures) -> states: the step of the
                 scan whose gradient this is. It runs in the other direction, from the checkpoints that are the operands
-                `states`, and gives this scan's step the states before each of its own.
+                `states`, and gives this scan's step the states before each of its own. combine, of an associative scan as
+                it was traced: a Function of the step's parameters, what the carries are after a step that is not the first;
+                a step whose first slice is True gives its other slices (transforms/associative_scans.py takes it away)
 Read before: ir/tensor.py. Read next: ir/meaning.py, transforms/derivatives_scan.py.
 """
 

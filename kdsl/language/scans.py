@@ -42,6 +42,11 @@ def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse
     Raises: ShapeError, DtypeError or ArgumentError where the carry changes or the xs have different lengths.
     Example: `last, ys = kd.scan(lambda h, x: (0.9 * h + x, h), kd.zeros(4), x)`.
     """
+    return _scan(step, init, xs, axis, reverse)
+
+
+def _scan(step: Callable[..., Any], init: Any, xs: Any, axis: int, reverse: bool, both: list[Any] | None = None) -> Any:
+    """A scan. `both`: where its step, when it is traced, says what it makes of the carry and the slice if these are combined."""
     carry, slices = _Nest(init, "carry"), _Nest(xs, "xs")
     carries = [value(x) for x in carry.leaves]
     operands = [value(x) for x in slices.leaves]
@@ -63,6 +68,7 @@ def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse
         after, y = _Nest(returned[0], "carry"), _Nest(returned[1], "y")
         next_carries = _same_carry(carry, after, parameters[: len(carries)], at)
         ys = [value(x) for x in y.leaves]
+        combined = [value(x) for x in both or ()]
     outer = current()
     assert outer is not None
     outer.checks.extend(running.checks)
@@ -74,6 +80,8 @@ def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse
     )  # fmt: skip
     out_axes = [one_axis(axis, len(v.shape) + 1, "the stacked ys") for v in ys]
     a = scan_attributes(function, len(carries), axes, out_axes, length, bool(reverse))
+    if combined:
+        a["combine"] = replace(function, name="combine", results=tuple(combined))
     inputs = (*carries, *operands, *(v for v, _ in captured))
     results = [traced(emit(Op.SCAN, *inputs, **a, index=i)) for i in range(len(function.results))]
     stacked = iter(results[len(carries) :])
@@ -221,6 +229,7 @@ def associative_scan(combine: Callable[..., Any], xs: Any, /, axis: int = 0, rev
     zeros = [
         traced(emit(Op.FULL, value=fitted(0, v.dtype), shape=without(v.shape, a), dtype=v.dtype)) for v, a in zip(operands, axes)
     ]
+    both: list[Any] = []
 
     def step(carry: tuple[Any, ...], x: tuple[Any, Any]) -> tuple[Any, Any]:
         is_first, now = x
@@ -230,10 +239,11 @@ def associative_scan(combine: Callable[..., Any], xs: Any, /, axis: int = 0, rev
         if together.structure != nest.structure:
             raise ArgumentError(f"combine takes {nest.structure} and gives {together.structure}", location=at())
         given = zip(nest.paths, together.in_order_of(nest), now)
-        out = tuple(FUNCTIONS["where"](is_first, new, _combined(path, x, new.value, at)) for path, x, new in given)
+        both[:] = [_combined(path, x, new.value, at) for path, x, new in given]
+        out = tuple(FUNCTIONS["where"](is_first, new, x) for x, new in zip(both, now))
         return out, out
 
-    _, ys = scan(step, tuple(zeros), (begins, tuple(traced(v) for v in moved)), 0, reverse)
+    _, ys = _scan(step, tuple(zeros), (begins, tuple(traced(v) for v in moved)), 0, reverse, both)
     return nest.rebuilt(iter([traced(_axis_back(value(y), a)) for y, a in zip(ys, axes)]))
 
 

@@ -67,7 +67,7 @@ def parallel_scans(function: Function, target: Target) -> Function:
     return replace(function, equations=live_equations(out, results), results=results) if families else function
 
 
-def _split(length: int, elements: int, unit: int, target: Target) -> tuple[int, int]:
+def split_steps(length: int, elements: int, unit: int, target: Target) -> tuple[int, int]:
     """(chunks, steps of each): multiples of `unit` steps, and all steps where that can be; or Illegal."""
     on_cpu = target.kind == "cpu"
     each = 1 if on_cpu else target.units
@@ -109,7 +109,7 @@ class _Chunked:
             raise Illegal("its sizes are names" if self.live else "nothing is carried from step to step")
         elements = max(max(n for n in sizes if isinstance(n, int)), 1)
         self.unit = s.every if s.replay is not None or self.kept else 1
-        self.count, self.steps = _split(s.length, elements, self.unit, target)
+        self.count, self.steps = split_steps(s.length, elements, self.unit, target)
         if s.replay is not None and self.kept:
             raise Illegal("checkpoints of a gradient's scan are wanted")
         read = [s.step.results[i] for i in (*self.live, *self.ys)]

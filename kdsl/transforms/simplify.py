@@ -24,6 +24,7 @@ from kdsl.transforms import (  # noqa: F401
     simplify_sums,
     simplify_windows,
 )
+from kdsl.transforms.associative_scans import associative_scans
 from kdsl.transforms.fuse_scans import fuse_scans
 from kdsl.transforms.prune import prune
 from kdsl.transforms.rewrite import RULES, Simplifier, rewrite
@@ -34,4 +35,4 @@ __all__ = ["RULES", "Simplifier", "simplify"]
 
 def simplify(function: Function) -> Function:
     """The program rewritten, shared and pruned; parameters stay as they are."""
-    return fuse_scans(turn_scans(prune(rewrite(function, Simplifier()))))
+    return fuse_scans(turn_scans(prune(rewrite(associative_scans(function), Simplifier()))))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import kdsl as kd
+from kdsl.transforms import associative_scans
 from tests.emulator.kernels import needs_numba
 from tests.gpu_target.checked import check, check_gradients
+from tests.transforms.test_parallel_scans import SMALL
 
 pytestmark = [pytest.mark.oracle, needs_numba]
 RNG = np.random.default_rng(11)
@@ -29,3 +31,10 @@ def test_a_recurrence_with_its_gradient():
     args = [RNG.standard_normal(264).astype("f4") for _ in "ab"]
     check(recurrence, *args)
     check_gradients(recurrence, *args)
+
+
+def test_an_associative_scan_that_is_not_linear(monkeypatch):
+    monkeypatch.setattr(associative_scans, "MACHINE", SMALL)
+    x = (RNG.standard_normal(50) * 5).astype("f4")
+    check(lambda x: kd.associative_scan(kd.logaddexp, x), x)
+    check_gradients(lambda x: kd.associative_scan(kd.logaddexp, x), x)
