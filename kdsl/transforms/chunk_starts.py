@@ -26,6 +26,7 @@ from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder, identity
 from kdsl.ir.scans import Scan, scan_attributes, without
 from kdsl.ir.tensor import Function, Literal, Operand, Shape, TensorType, Value
+from kdsl.transforms.chunk_blocks import Block, Parts, as_value
 from kdsl.transforms.linear_steps import StepKinds
 from kdsl.transforms.prune import live_equations, prune
 from kdsl.transforms.side_by_side import SideBySide, side_by_side
@@ -39,7 +40,7 @@ class Chain:
     """One carry from chunk to chunk: e, and p and w where they are needed, as values of one dtype each."""
 
     def __init__(self, kinds: StepKinds, i: int) -> None:
-        self.kind, self.i = kinds.kinds[i], i
+        self.kind, self.i, self.carries = kinds.kinds[i], i, (i,)
         carry = kinds.carry[i]
         self.shape, self.dtype = carry.shape, carry.dtype.compute
         self.fresh = i not in kinds.of(kinds.after[i])
@@ -69,39 +70,51 @@ class Chain:
             return math.inf if part == "w" else -math.inf
         return (1.0 if self.dtype.is_floating else 1) if part == "p" else (0.0 if self.dtype.is_floating else 0)
 
-    def through(self, b: Builder, start: Value, known: dict[str, Value]) -> Value:
+    @property
+    def products(self) -> list[str]:
+        """The parts that come of the slopes alone."""
+        return [k for k, _ in self.parts if k in "px"]
+
+    def joined(self, b: Builder, before: Parts, here: Parts) -> Parts:
+        """What is known after a chunk, of what is known before it."""
+        products = self.multiplied(b, before, here) if "p" in before else {}
+        return {k: products[k] if k in products else self.through(b, v, here) for k, v in before.items()}
+
+    def multiplied(self, b: Builder, one: Parts, other: Parts) -> Parts:
+        """The product of two products."""
+        if not self.long:
+            return {"p": as_value(b.emit(Op.MUL, one["p"], other["p"]))}
+        p, x = times(b, (one["p"], one["x"]), (other["p"], other["x"]))
+        return {"p": p, "x": x}
+
+    def through(self, b: Builder, start: Value, known: Parts) -> Value:
         """The carry after a chunk, from the one before it."""
         e = known["e"]
         if isinstance(self.kind, Op):
-            return _v(b.emit(self.kind, start, e))
+            return as_value(b.emit(self.kind, start, e))
         if self.fresh:
             return e
         if not self.scaled:
-            return _v(b.emit(Op.ADD, start, e))
+            return as_value(b.emit(Op.ADD, start, e))
         p = known["p"]
         if not self.watched:
-            return _v(b.emit(Op.ADD, b.emit(Op.MUL, p, start), e))
-        wide = _v(b.cast(start, self.product))
+            return as_value(b.emit(Op.ADD, b.emit(Op.MUL, p, start), e))
+        wide = as_value(b.cast(start, self.product))
         if self.long:
             grown = together(b, times(b, (p, known["x"]), apart(b, wide)))
             p = together(b, (p, known["x"]))
         else:
-            grown = _v(b.emit(Op.MUL, p, wide))
+            grown = as_value(b.emit(Op.MUL, p, wide))
         moved = b.emit(Op.ADD, grown, b.cast(e, self.product))
         nothing = b.emit(Op.EQ, e, 0.0)  # -0.0 stays what it is
-        near = b.cast(_v(b.emit(Op.WHERE, nothing, grown, moved)), self.dtype)
+        near = b.cast(as_value(b.emit(Op.WHERE, nothing, grown, moved)), self.dtype)
         near = b.emit(Op.WHERE, b.emit(Op.IS_INF, e), e, near)  # an infinity that arrives hides what would have grown too large
         unreached = b.emit(Op.AND, b.emit(Op.EQ, start, 0.0), b.emit(Op.IS_INF, p))
         near = b.emit(Op.WHERE, unreached, e, near)
         infinite = b.emit(Op.WHERE, b.emit(Op.GT, start, 0.0), known["w"], known["u"])
         ended = b.emit(Op.EQ, known["w"], known["u"])  # or both are what a later infinity made
         far = b.emit(Op.WHERE, b.emit(Op.OR, b.emit(Op.EQ, start, start), ended), infinite, start)
-        return _v(b.emit(Op.WHERE, _is_finite(b, start), near, far))
-
-
-def _v(x: Operand) -> Value:
-    assert isinstance(x, Value)
-    return x
+        return as_value(b.emit(Op.WHERE, _is_finite(b, start), near, far))
 
 
 def _is_finite(b: Builder, x: Value) -> Operand:
@@ -114,7 +127,8 @@ class Summaries:
     def __init__(self, b: Builder, s: Scan, kinds: StepKinds, count: int, machine: str) -> None:
         self.b, self.s, self.kinds, self.count = b, s, kinds, count
         self.most = CPU_GROUP if machine == "cpu" else GPU_GROUP
-        self.chains = [Chain(kinds, i) for i, kind in kinds.kinds.items() if kind != "total"]
+        self.chains: list[Chain | Block] = [Chain(kinds, i) for i, k in kinds.kinds.items() if k not in ("total", "block")]
+        self.chains += [Block(kinds, group) for group in kinds.blocks]
 
     def starts(
         self, init: dict[int, Value], replay: Function | None, states: Sequence[Value], xs: Sequence[Value], steps: int
@@ -128,13 +142,13 @@ class Summaries:
         if not self.chains:
             return out
         parts = self.summaries(replay, states, xs, steps)
-        begins = [_v(self.b.cast(init[c.i], c.dtype)) for c in self.chains]
+        begins = [[as_value(self.b.cast(init[i], c.dtype)) for i in c.carries] for c in self.chains]
         for c, starts in zip(self.chains, self.combined(begins, parts, self.count), strict=True):
-            out[c.i] = starts
+            out.update(zip(c.carries, starts, strict=True))
         return out
 
     def full(self, value: Literal, shape: tuple, dtype: DType) -> Value:
-        return _v(self.b.full(value, shape, dtype))
+        return as_value(self.b.full(value, shape, dtype))
 
     # --- 1: each chunk by itself ----------------------------------------------------------------------------------------------
     def summaries(
@@ -148,19 +162,16 @@ class Summaries:
         carries: list[Value] = []
         results: list[Value] = []
         begins: list[Value] = []
-        powers: dict[tuple[int, str], Value] = {}
+        powers: list[Parts] = []
         for c in self.chains:
             own = dict(c.parts)
-            if c.scaled and (slope := self.steady(c)) is not None:
-                for part, v in self.power(c, slope, steps).items():
-                    powers[c.i, part] = v
-                    del own[part]
-            before = {part: Value(TensorType(dtype, (self.count, *c.shape)), part) for part, dtype in own.items()}
+            powers.append(self.steady(c, steps) if c.products else {})
+            before = {k: Value(TensorType(own[k], (self.count, *c.shape)), k) for k in own if k not in powers[-1]}
             side.spread |= set(before.values())
             carries += before.values()
             begins += [self.full(c.first(part), v.shape, v.dtype) for part, v in before.items()]
-            after = self.products(side, c, before) if "p" in before else {}
-            results += [after.get(part) or self.stepped(side, c, v) for part, v in before.items()]
+            after = self.stepped(side, c, before)
+            results += [after[part] for part in before]
         parameters = (*carries, *given)
         step = prune(Function(f"{s.step.name}_chunk", parameters, tuple(inner.equations), tuple(results), s.step.location))
         read = {v for e in step.equations for v in e.values} | set(results)
@@ -169,99 +180,114 @@ class Summaries:
             step = Function(step.name, (*carries, *given[len(states) :]), step.equations, step.results, step.location)
         operands = (*begins, *(states if replay else ()), *xs, *s.closures)
         a = scan_attributes(step, len(carries), [1] * len(xs), [], steps, s.reverse, replay, s.every)
-        found = (_v(self.b.emit(Op.SCAN, *operands, **a, index=k)) for k in range(len(carries)))
-        return [
-            {part: powers[c.i, part] if (c.i, part) in powers else next(found) for part, _ in c.parts} for c in self.chains
-        ]  # fmt: skip
+        found = (as_value(self.b.emit(Op.SCAN, *operands, **a, index=k)) for k in range(len(carries)))
+        return [{k: p[k] if k in p else next(found) for k, _ in c.parts} for c, p in zip(self.chains, powers, strict=True)]
 
-    def products(self, side: SideBySide, c: Chain, before: dict[str, Value]) -> dict[str, Value]:
-        """The product of slopes after a step."""
-        if not c.long:
-            return {"p": self.sloped(side, c, before["p"])}
-        slope = self.sloped(side, c, self.made_in(side.b, 1.0, before["p"]))
-        p, x = times(side.b, apart(side.b, slope), (before["p"], before["x"]))
-        return {"p": p, "x": x}
+    def stepped(self, side: SideBySide, c: Chain | Block, before: Parts) -> Parts:
+        """What is known of a chunk after one step more."""
+        if isinstance(c, Block):
+            return self.stepped_block(side, c, before)
+        products = {}
+        if "p" in before:
+            one = as_value(side.b.full(c.first("p"), before["p"].shape, c.product)) if c.long else before["p"]
+            slope = self.sloped(side, c, {c.i: one}, c.product)[c.i]
+            products = {"p": slope}
+            if c.long:
+                p, x = times(side.b, apart(side.b, slope), (before["p"], before["x"]))
+                products = {"p": p, "x": x}
+        return {k: products[k] if k in products else self.after(side, {c.i: v})[0] for k, v in before.items()}
 
-    def made_in(self, b: Builder, value: Literal, like: Value) -> Value:
-        return _v(b.full(value, like.shape, like.dtype))
+    def stepped_block(self, side: SideBySide, c: Block, before: Parts) -> Parts:
+        out = dict(zip(c.adding, self.after(side, dict(zip(c.carries, (before[k] for k in c.adding), strict=True))), strict=True))
+        for what, dtype in (("p", c.product), ("w", c.dtype)):
+            if f"{what}00" in before:
+                for j in c.places:
+                    column = {i: before[f"{what}{k}{j}"] for k, i in enumerate(c.carries)}
+                    slopes = self.sloped(side, c, column, dtype)
+                    out |= {f"{what}{k}{j}": slopes[i] for k, i in enumerate(c.carries)}
+        if "x" in before:
+            out |= c.scaled(side.b, [out[k] for k in c.matrix], [before["x"]])
+        return out
 
-    def steady(self, c: Chain) -> Value | None:
-        """The slope of a carry, where it is the same in all steps."""
-        kinds = self.kinds
+    def steady(self, c: Chain | Block, steps: int) -> Parts:
+        """The products over all steps of a chunk, where the slopes are the same in all of them; else nothing."""
+        kinds, b = self.kinds, self.b
         _, _, _, closures = self.s.parameters()
         own = dict(zip(closures, self.s.closures, strict=True))
-        side = SideBySide(self.b, self.count)
+        side = SideBySide(b, self.count)
         for p, v in own.items():
             side.parameter(p, v, False)
         varying = set(self.s.step.parameters) - set(own)
-        for e in self.kinds.step.equations:
+        for e in kinds.step.equations:
             if any(v in varying for v in e.values):
                 varying.add(e.result)
-        factors = {o for e in kinds.path(c.i) for o in e.values if c.i not in kinds.of(o) and e.op not in (Op.ADD, Op.SUB)}
+        path = kinds.path(c.carries)
+        factors = {o for e in path for o in e.values if not kinds.of(o) and e.op not in (Op.ADD, Op.SUB)}
         if factors & varying:
-            return None
-        side.run(live_equations(self.kinds.step.equations, factors))
-        return self.sloped(side, c, self.full(c.first("p"), c.shape, c.product))
-
-    def power(self, c: Chain, slope: Value, steps: int) -> dict[str, Value]:
-        """slope ** steps, for each chunk."""
-        b = self.b
-        square: tuple[Value, ...] = apart(b, slope) if c.long else (slope,)
-        out: tuple[Value, ...] | None = None
-        while steps:
+            return {}
+        side.run(live_equations(kinds.step.equations, factors))
+        ones = {k: self.full(c.first(k), c.shape, c.product) for k in c.products}
+        if isinstance(c, Block):
+            slopes = {}
+            for j in c.places:
+                column = {i: ones[f"p{k}{j}"] for k, i in enumerate(c.carries)}
+                found = self.sloped(side, c, column, c.product)
+                slopes |= {f"p{k}{j}": found[i] for k, i in enumerate(c.carries)}
+            square = c.scaled(b, [slopes[k] for k in c.matrix], [ones["x"]] if c.long else [])
+        else:
+            slope = self.sloped(side, c, {c.i: ones["p"]}, c.product)[c.i]
+            square = dict(zip("px", apart(b, slope) if c.long else (slope,), strict=False))
+        out: Parts = {}
+        while steps:  # slopes ** steps
             if steps % 2:
-                out = square if out is None else self.multiplied(b, out, square)
+                out = c.multiplied(b, out, square) if out else square
             steps //= 2
-            square = self.multiplied(b, square, square) if steps else square
-        assert out is not None
-        return {part: _v(b.broadcast_to(v, (self.count, *v.shape))) for part, v in zip("px", out, strict=False)}
+            square = c.multiplied(b, square, square) if steps else square
+        return {k: as_value(b.broadcast_to(v, (self.count, *v.shape))) for k, v in out.items()}
 
-    def multiplied(self, b: Builder, one: tuple[Value, ...], other: tuple[Value, ...]) -> tuple[Value, ...]:
-        """Products, or such in two parts."""
-        return times(b, one, other) if len(one) == 2 else (_v(b.emit(Op.MUL, one[0], other[0])),)  # type: ignore[arg-type]
+    def after(self, side: SideBySide, before: dict[int, Value]) -> list[Value]:
+        """The next carries."""
+        known = {**side.known, **{self.kinds.carry[i]: v for i, v in before.items()}}
+        side.run(self.kinds.path(before), known)
+        return [side.whole(known[self.kinds.after[i]]) for i in before]
 
-    def stepped(self, side: SideBySide, c: Chain, before: Value) -> Value:
-        """The next carry."""
-        known = {**side.known, self.kinds.carry[c.i]: before}
-        side.run(self.kinds.path(c.i), known)
-        return side.whole(known[self.kinds.after[c.i]])
-
-    def sloped(self, side: SideBySide, c: Chain, before: Value) -> Value:
-        """The product of slopes, with this step's."""
-        b = side.b
+    def sloped(self, side: SideBySide, c: Chain | Block, before: dict[int, Value], dtype: DType) -> dict[int, Value]:
+        """The slopes of the next carries times these."""
+        b, shape = side.b, next(iter(before.values())).shape
 
         def free(o: Operand) -> Operand:
             if not isinstance(o, Value):
                 return o
-            v = side.known[o] if before.shape == c.shape else side.whole(side.known[o])
-            return v if v.dtype is dt.bool_ else b.cast(v, c.product)
+            v = side.known[o] if shape == c.shape else side.whole(side.known[o])
+            return v if v.dtype is dt.bool_ else b.cast(v, dtype)
 
         def zero() -> Value:
-            return _v(b.full(0.0 if c.product.is_floating else 0, before.shape, c.product))
+            return as_value(b.full(0.0 if dtype.is_floating else 0, shape, dtype))
 
-        return self.kinds.slope(c.i, before, free, lambda op, *x: _v(b.emit(op, *x)), zero)
+        return self.kinds.slopes(before, free, lambda op, *x: as_value(b.emit(op, *x)), zero)
 
     # --- 2: from chunk to chunk -----------------------------------------------------------------------------------------------
-    def combined(self, begins: list[Value], parts: list[dict[str, Value]], count: int) -> list[Value]:
-        """The start of each of `count` chunks."""
+    def combined(self, begins: list[list[Value]], parts: list[Parts], count: int) -> list[list[Value]]:
+        """The starts of each of `count` chunks, for each chain those of its carries."""
         if count <= self.most:
-            return self.along([[v] for v in begins], parts, 0, count, True)
+            return self.along(begins, parts, 0, count, True)
         group = next((n for n in range(self.most, 1, -1) if count % n == 0), count)
         outer = count // group
         apart = [{k: self.reshaped(v, (outer, group, *v.shape[1:])) for k, v in c.items()} for c in parts]
         empty = [[self.full(c.first(k), (outer, *c.shape), dtype) for k, dtype in c.parts] for c in self.chains]
-        groups = iter(self.along(empty, apart, 1, group, False))
-        whole = [{k: next(groups) for k, _ in c.parts} for c in self.chains]
-        firsts = [[v] for v in self.combined(begins, whole, outer)]
-        return [self.reshaped(v, (count, *v.shape[2:])) for v in self.along(firsts, apart, 1, group, True)]
+        groups = self.along(empty, apart, 1, group, False)
+        whole = [{k: v for (k, _), v in zip(c.parts, found, strict=True)} for c, found in zip(self.chains, groups, strict=True)]
+        firsts = self.combined(begins, whole, outer)
+        found = self.along(firsts, apart, 1, group, True)
+        return [[self.reshaped(v, (count, *v.shape[2:])) for v in starts] for starts in found]
 
     def reshaped(self, v: Value, shape: Shape) -> Value:
-        return _v(self.b.emit(Op.RESHAPE, v, shape=shape))
+        return as_value(self.b.emit(Op.RESHAPE, v, shape=shape))
 
     def along(
-        self, begins: list[list[Value]], parts: list[dict[str, Value]], axis: int, count: int, before_each: bool
-    ) -> list[Value]:  # fmt: skip
-        """From chunk to chunk along an axis: what the carries are before each, or after all."""
+        self, begins: list[list[Value]], parts: list[Parts], axis: int, count: int, before_each: bool
+    ) -> list[list[Value]]:  # fmt: skip
+        """From chunk to chunk along an axis: what the carries are before each, or all that is known after all."""
         inner = Builder(self.s.equation.location)
         carries: list[Value] = []
         slices: list[Value] = []
@@ -270,14 +296,14 @@ class Summaries:
             here = {k: Value(TensorType(v.dtype, without(v.shape, axis)), k) for k, v in known.items()}
             slices += here.values()
             before = {part: Value(v.type, part) for (part, _), v in zip(c.parts, starts, strict=False)}  # alone, e is the carry
-            pairs = [tuple(v[k] for k in "px" if k in v) for v in (before, here)]
-            products = dict(zip("px", self.multiplied(inner, *pairs) if "p" in before else (), strict=False))
             carries += before.values()
-            after += [products.get(part) or c.through(inner, v, here) for part, v in before.items()]
+            joined = c.joined(inner, before, here)
+            after += [joined[k] for k in before]
         ys = carries if before_each else []
         name = f"{self.s.step.name}_starts"
         step = Function(name, (*carries, *slices), tuple(inner.equations), (*after, *ys), self.s.step.location)
         a = scan_attributes(step, len(carries), [axis] * len(slices), [axis] * len(ys), count, self.s.reverse)
         operands = (*(v for starts in begins for v in starts), *(v for known in parts for v in known.values()))
         first = len(carries) if before_each else 0
-        return [_v(self.b.emit(Op.SCAN, *operands, **a, index=first + k)) for k in range(len(carries))]
+        found = iter([as_value(self.b.emit(Op.SCAN, *operands, **a, index=first + k)) for k in range(len(carries))])
+        return [[next(found) for _ in starts] for starts in begins]

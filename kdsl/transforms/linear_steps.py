@@ -3,15 +3,16 @@
     linear      next = a * carry + b, element by element, a and b independent of every carry (where, / and - are among it)
     monoid      next = maximum(carry, x), and the like
     total       next = carry + x, where x may wait for other carries and nothing else reads the carry
+    block       several carries that wait for each other: next[i] = sum_j a[i, j] * carry[j] + b[i], element by element
 Such carries may be computed in chunks of steps side by side: what a whole chunk does to a carry is again of that kind.
-In:  a step.  Out: the kind of each carry, or Illegal with the reason; the slope a as an equation; whether |a| <= 1.
+In:  a step.  Out: the kind of each carry, or Illegal with the reason; the slopes a as equations; whether |a| <= 1.
 Read before: ir/scans.py. Read next: parallel_scans.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from kdsl.ir.frame import Illegal
 from kdsl.ir.ops import ELEMENTWISE, Op
@@ -19,6 +20,7 @@ from kdsl.ir.tensor import Equation, Function, Operand, Value
 
 MONOIDS = frozenset({Op.MAXIMUM, Op.MINIMUM, Op.AND, Op.OR, Op.XOR})
 SAME = frozenset({Op.BROADCAST, Op.PERMUTE, Op.RESHAPE, Op.SLICE, Op.BARRIER})
+MOST_IN_BLOCK = 4  # carries: a chunk does something to each of them for each of them
 Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)
 
@@ -40,43 +42,68 @@ class StepKinds:
             self.readers[v] = self.readers.get(v, 0) + 1
         self.ranges: dict[Value, Range] = {}
         self.kinds = {i: self.kind(i) for i in live}
+        self.blocks = self._blocks()
 
     def of(self, v: Operand) -> frozenset[int]:
         """The carries that a value depends on."""
         return self.depends.get(v, frozenset()) if isinstance(v, Value) else frozenset()
 
     def kind(self, i: int) -> str | Op:
-        """"linear", "total", or the op of a monoid."""
+        """"linear", "total", "block", or the op of a monoid."""
         carry, after = self.carry[i], self.after[i]
         e = self.made.get(after)
         if e is not None and e.op in MONOIDS and carry in e.operands and self.of(_other(e, carry)) == frozenset():
             return e.op
         if self.is_total(i, e):
             return "total"
-        waits = self.of(after)
-        if not waits <= {i}:
-            raise Illegal("its carries wait for each other")
-        for q in self.path(i):
-            self.refuse(q, i)
+        if not self.of(after) <= {i}:
+            return "block"
+        for q in self.path({i}):
+            self.refuse(q)
         return "linear"
+
+    def _blocks(self) -> list[tuple[int, ...]]:
+        """The carries that wait for each other, in groups: those that one of them waits for belong to its group."""
+        groups: list[set[int]] = []
+        for i, kind in self.kinds.items():
+            if kind == "block":
+                mine = {i, *self.of(self.after[i])}
+                for other in [g for g in groups if g & mine]:
+                    groups.remove(other)
+                    mine |= other
+                groups.append(mine)
+        for group in groups:
+            first = self.carry[min(group)]
+            for i in group:
+                like = self.carry[i]
+                if self.kinds[i] not in ("linear", "block") or not self.of(self.after[i]) <= group:
+                    raise Illegal("its carries wait for each other")
+                if like.shape != first.shape or like.dtype.compute is not first.dtype.compute:
+                    raise Illegal("carries of several types wait for each other")
+                self.kinds[i] = "block"
+            for e in self.path(group):
+                self.refuse(e)
+            if len(group) > MOST_IN_BLOCK:
+                raise Illegal(f"{len(group)} carries wait for each other")
+        return [tuple(sorted(g)) for g in groups]
 
     def is_total(self, i: int, e: Equation | None) -> bool:
         if e is None or e.op is not Op.ADD or self.carry[i] not in e.operands or self.readers[e.result] != 1:
             return False
         return self.readers[self.carry[i]] == 1 and i not in self.of(_other(e, self.carry[i]))
 
-    def path(self, i: int) -> list[Equation]:
-        """The equations between a carry and the next one that depend on it, in order."""
-        wanted, out = {self.after[i]}, []
+    def path(self, group: Collection[int]) -> list[Equation]:
+        """The equations between carries and the next ones that depend on them, in order."""
+        wanted, out = {self.after[i] for i in group}, []
         for e in reversed(self.step.equations):
-            if e.result in wanted and i in self.of(e.result):
+            if e.result in wanted and self.of(e.result) & set(group):
                 out.append(e)
                 wanted.update(e.values)
         return out[::-1]
 
-    def refuse(self, e: Equation, i: int) -> None:
+    def refuse(self, e: Equation) -> None:
         """Illegal where an equation on the path is not linear, element by element."""
-        waiting = [k for k, o in enumerate(e.operands) if i in self.of(o)]
+        waiting = [k for k, o in enumerate(e.operands) if self.of(o)]
         linear = (
             e.op in (Op.ADD, Op.SUB, Op.NEG, Op.BARRIER)
             or (e.op is Op.MUL and len(waiting) == 1)
@@ -88,7 +115,7 @@ class StepKinds:
 
     def is_shift(self, i: int) -> bool:
         """Is the slope 1, whatever the step reads: is the carry only added to?"""
-        return all((e.op in (Op.ADD, Op.BARRIER) and not self.is_twice(e, i)) or self.is_minuend(e, i) for e in self.path(i))
+        return all((e.op in (Op.ADD, Op.BARRIER) and not self.is_twice(e, i)) or self.is_minuend(e, i) for e in self.path({i}))
 
     def is_twice(self, e: Equation, i: int) -> bool:
         return all(i in self.of(o) for o in e.operands) and len(e.operands) == 2
@@ -97,17 +124,22 @@ class StepKinds:
         return e.op is Op.SUB and i in self.of(e.operands[0]) and i not in self.of(e.operands[1])
 
     # --- the slope ---------------------------------------------------------------------------------------------------------
-    def slope(
-        self, i: int, start: Value, free: Callable[[Operand], Operand], emit: Callable[..., Value], zero: Callable[[], Value]
-    ) -> Value:
-        """`start` times the slope of the next carry. `free`: an operand that waits for no carry; `zero`: what is 0."""
-        found: dict[Value, Value | None] = {self.carry[i]: start}
-        for e in self.path(i):
-            found[e.result] = self._slope(e, i, found, free, emit, zero)
-        return found.get(self.after[i]) or zero()
+    def slopes(
+        self, starts: Mapping[int, Value], free: Callable[[Operand], Operand], emit: Callable[..., Value],
+        zero: Callable[[], Value],
+    ) -> dict[int, Value]:  # fmt: skip
+        """What `starts` become without what is added: the slopes of the next carries times them. A carry that waits for these
+        and is not among them starts at 0. `free`: an operand that waits for no carry; `zero`: what is 0."""
+        group = {j for i in starts for j in next((b for b in self.blocks if i in b), (i,))}
+        found: dict[Value, Value | None] = {self.carry[i]: v for i, v in starts.items()}
+        for e in self.path(group):
+            found[e.result] = self._slope(e, found, free, emit, zero)
+        return {i: found.get(self.after[i]) or zero() for i in group}
 
-    def _slope(self, e: Equation, i: int, found: dict, free: Callable, emit: Callable, zero: Callable) -> Value | None:
-        x = [found.get(o) if i in self.of(o) else None for o in e.operands]
+    def _slope(self, e: Equation, found: dict, free: Callable, emit: Callable, zero: Callable) -> Value | None:
+        x = [found.get(o) if self.of(o) else None for o in e.operands]
+        if all(o is None for o in x):
+            return None
         if e.op is Op.BARRIER:
             return x[0]
         if e.op in (Op.MUL, Op.DIV):
@@ -125,7 +157,7 @@ class StepKinds:
     def is_bounded(self, i: int) -> bool:
         """Is the slope at most 1, so that no product of slopes leaves the range of its dtype upwards?"""
         slopes: dict[Value, Range] = {self.carry[i]: (1.0, 1.0)}
-        for e in self.path(i):
+        for e in self.path({i}):
             x = [slopes.get(o, (0.0, 0.0)) if isinstance(o, Value) and i in self.of(o) else None for o in e.operands]
             if e.op in (Op.MUL, Op.DIV):
                 pair = [r if r is not None else self.range(o) for r, o in zip(x, e.operands, strict=True)]

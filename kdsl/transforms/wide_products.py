@@ -7,6 +7,8 @@ Read before: ir/rules.py. Read next: chunk_starts.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder
 from kdsl.ir.tensor import Literal, Operand, Value
@@ -22,11 +24,26 @@ def _v(x: Operand) -> Value:
 
 def apart(b: Builder, v: Value) -> tuple[Value, Value]:
     """v as p and x, p not far from 1 if v is not far from f64's range."""
-    size = _v(b.emit(Op.ABS, v))
-    large, small = b.emit(Op.GT, size, ONE), b.emit(Op.LT, size, 1 / ONE)
-    factor = _either(b, large, 1 / MANY, _either(b, small, MANY, b.full(1.0, v.shape, v.dtype)))
-    count = _either(b, large, 1.0, _either(b, small, -1.0, b.full(0.0, v.shape, v.dtype)))
+    factor, count = _taken_out(b, _v(b.emit(Op.ABS, v)))
     return _v(b.emit(Op.MUL, v, factor)), count
+
+
+def apart_alike(b: Builder, values: Sequence[Value]) -> tuple[list[Value], Value]:
+    """Several of them with one x, by the largest; 0 stays 0, and so do those that are 2**-700 of it."""
+    size = _v(b.emit(Op.ABS, values[0]))
+    for v in values[1:]:
+        other = _v(b.emit(Op.ABS, v))
+        size = _either(b, b.emit(Op.GT, other, size), other, size)
+    factor, count = _taken_out(b, size)
+    return [_v(b.emit(Op.MUL, v, factor)) for v in values], count
+
+
+def _taken_out(b: Builder, size: Value) -> tuple[Value, Value]:
+    """The power of MANY by which a number of this size is multiplied, and how many times MANY that takes out of it."""
+    large, small = b.emit(Op.GT, size, ONE), b.emit(Op.LT, size, 1 / ONE)
+    factor = _either(b, large, 1 / MANY, _either(b, small, MANY, b.full(1.0, size.shape, size.dtype)))
+    count = _either(b, large, 1.0, _either(b, small, -1.0, b.full(0.0, size.shape, size.dtype)))
+    return factor, count
 
 
 def _either(b: Builder, condition: Operand, one: Literal, other: Operand) -> Value:
