@@ -150,6 +150,32 @@ def test_one_long_running_sum(race, torch, array):
 
 
 @kd.kernel
+def momentum(g):
+    def step(carry, g):
+        v, x = carry
+        v = 0.9 * v + g
+        x = x - 0.01 * v
+        return (v, x), x
+
+    return kd.scan(step, (kd.zeros(()), kd.zeros(())), g)[1]
+
+
+def test_one_long_momentum(race, array):
+    jax = pytest.importorskip("jax")
+    x = array(1 << 16)
+    given = jax.numpy.asarray(x)
+
+    def step(carry, g):
+        v = 0.9 * carry[0] + g
+        return (v, carry[1] - 0.01 * v), carry[1] - 0.01 * v
+
+    scan = jax.jit(lambda g: jax.lax.scan(step, (0.0, 0.0), g)[1])
+    close(momentum(x), scan(given))
+    others = {"jax.lax.scan": lambda: scan(given).block_until_ready()}
+    race("momentum of 65,536 steps", lambda: momentum(x), others, 5, rounds=9)
+
+
+@kd.kernel
 def running_log_sum(x):
     return kd.associative_scan(kd.logaddexp, x)
 

@@ -7,7 +7,7 @@ In:  the slopes of a block (linear_steps.py).  Out: a Chain's parts and what lea
 
 As for one carry nothing is divided; products of f32 are f64; those of f64 have one exponent for all of an element's matrix.
 A start of 0 counts for nothing even where a product is infinite. An infinite or NaN start is not multiplied by p, which may have
-underflown: w says which carries it reaches. Read before: linear_steps.py, wide_products.py. Read next: chunk_starts.py.
+underflown: w says which carries it reaches. Read before: chunk_chain.py. Read next: chunk_starts.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,10 @@ from kdsl.dtypes import DType
 from kdsl.ir.frame import Illegal
 from kdsl.ir.ops import Op
 from kdsl.ir.rules import Builder
-from kdsl.ir.tensor import Literal, Operand, Value
+from kdsl.ir.tensor import Literal, Value
+from kdsl.transforms.chunk_chain import Parts, as_value, is_finite
 from kdsl.transforms.linear_steps import StepKinds
 from kdsl.transforms.wide_products import apart_alike, together
-
-Parts = dict[str, Value]
-
-
-def as_value(x: Operand) -> Value:
-    """A value that a Builder made."""
-    assert isinstance(x, Value)
-    return x
 
 
 class Block:
@@ -59,7 +52,7 @@ class Block:
     @property
     def products(self) -> list[str]:
         """The parts that come of the slopes alone."""
-        return [k for k, _ in self.parts if k[0] in "px"]
+        return [k for k, _ in self.parts if k[0] != "e"]
 
     def first(self, part: str) -> Literal:
         """What a part is before the first step."""
@@ -70,20 +63,14 @@ class Block:
     def joined(self, b: Builder, before: Parts, here: Parts) -> Parts:
         """What is known after a chunk, of what is known before it."""
         out = dict(zip(self.adding, self.through(b, [before[k] for k in self.adding], here), strict=True))
-        if self.matrix[0] in before:
-            out |= self.multiplied(b, here, before)
-        if self.reaching and self.reaching[0] in before:
-            for i, j in self.pairs:
-                reached = [self.reached(b, here[f"w{i}{k}"], before[f"w{k}{j}"]) for k in self.places]
-                out[f"w{i}{j}"] = self.added(b, reached)
-        return out
+        return out | self.multiplied(b, here, before) if self.matrix[0] in before else out
 
     def through(self, b: Builder, starts: Sequence[Value], here: Parts) -> list[Value]:
         """The carries after a chunk, from those before it."""
         if not self.dtype.is_floating:
             rows = [[as_value(b.emit(Op.MUL, here[f"p{i}{j}"], starts[j])) for j in self.places] for i in self.places]
             return [self.added(b, [*row, here[f"e{i}"]]) for i, row in enumerate(rows)]
-        finite = [self.finite(b, v) for v in starts]
+        finite = [is_finite(b, v) for v in starts]
         known = [as_value(b.emit(Op.WHERE, f, b.cast(v, self.product), 0.0)) for f, v in zip(finite, starts, strict=True)]
         beyond = [as_value(b.emit(Op.WHERE, f, 0.0, v)) for f, v in zip(finite, starts, strict=True)]
         count: Value | None = None
@@ -102,9 +89,6 @@ class Block:
             out.append(self.added(b, [as_value(near), *reached]))
         return out
 
-    def finite(self, b: Builder, v: Value) -> Operand:
-        return b.emit(Op.NOT, b.emit(Op.OR, b.emit(Op.IS_NAN, v), b.emit(Op.IS_INF, v)))
-
     def term(self, b: Builder, p: Value, start: Value) -> Value:
         return as_value(b.emit(Op.WHERE, b.emit(Op.EQ, start, 0.0), 0.0, b.emit(Op.MUL, p, start)))
 
@@ -121,11 +105,15 @@ class Block:
 
     # --- matrices -------------------------------------------------------------------------------------------------------------
     def multiplied(self, b: Builder, one: Mapping[str, Value], other: Mapping[str, Value]) -> Parts:
-        """The product of two matrices, `one` done after the other."""
+        """What two chunks do, `one` after the other, but for what they add."""
         made = []
         for i, j in self.pairs:
             made.append(self.added(b, [as_value(b.emit(Op.MUL, one[f"p{i}{k}"], other[f"p{k}{j}"])) for k in self.places]))
-        return self.scaled(b, made, [one["x"], other["x"]] if self.long else [])
+        out = self.scaled(b, made, [one["x"], other["x"]] if self.long else [])
+        for i, j in self.pairs if self.reaching else ():
+            reached = [self.reached(b, one[f"w{i}{k}"], other[f"w{k}{j}"]) for k in self.places]
+            out[f"w{i}{j}"] = self.added(b, reached)
+        return out
 
     def scaled(self, b: Builder, made: list[Value], counts: list[Value]) -> Parts:
         """A matrix near 1, and the exponent that was taken out."""

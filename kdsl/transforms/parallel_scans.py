@@ -32,6 +32,7 @@ from kdsl.transforms.side_by_side import SideBySide, chunked_parameter, side_by_
 CPU_LANES, GPU_LANES = 2048, 128  # elements side by side that chunks make of a carry: of all cores, of each multiprocessor
 CPU_STEPS, GPU_STEPS = 32, 16  # of a chunk, at least
 CPU_CHUNKS, GPU_CHUNKS = 128, 16  # at least, or there is nothing to win
+CPU_LONG = 512  # steps of a chunk that make what goes from chunk to chunk cheap; no more chunks than that wants
 CPU_ENOUGH, GPU_ENOUGH = 4, 32  # elements that are walked step by step: of all cores, of each multiprocessor
 Layouts = dict[tuple[Value, int, int], Value]  # checkpoints; chunks, checkpoints of each: the same as (of the chunk, chunk, …)
 EVEN = 8  # chunks, and steps of each, in multiples of so many: vectors of both (schedule/scan_blocks.py)
@@ -76,8 +77,9 @@ def split_steps(length: int, elements: int, unit: int, target: Target) -> tuple[
         raise Illegal(f"{elements} elements of a step fill the machine")
     unit = max(unit, even)
     least = -(-target.choice("scan steps", CPU_STEPS if on_cpu else GPU_STEPS) // unit) * unit
+    best = min(target.choice("scan long", CPU_LONG), length // CPU_CHUNKS) if on_cpu else 0
     lanes = max(1, target.choice("scan lanes", (CPU_LANES if on_cpu else GPU_LANES) * each) // elements)
-    wanted = max(least, -(-length // (lanes * unit)) * unit)
+    wanted = max(least, best // unit * unit, -(-length // (lanes * unit)) * unit)
     if length < wanted * target.choice("scan chunks", CPU_CHUNKS if on_cpu else GPU_CHUNKS):
         raise Illegal(f"{length} steps are few")
     possible = [n for n in range(unit, 4 * wanted + 1, unit) if 2 * n >= wanted and n >= least]
@@ -259,7 +261,8 @@ class _Chunked:
         return self.b.cast(self.emit(Op.RESHAPE, v, shape=init.shape), init.dtype)  # type: ignore[return-value]
 
     def note(self) -> str:
-        what = {str(k.value) if isinstance(k, Op) else k for k in self.kinds.kinds.values()} - {"total"}
+        said = {"block": "linear in each other", "linear": "linear"}
+        what = {str(k.value) if isinstance(k, Op) else said.get(k, k) for k in self.kinds.kinds.values()} - {"total"}
         how = " and ".join(sorted(what)) or "a total"
         return (
             f"{self.s.length} steps of {self.elements} elements do not fill the machine and are {how} in the carry: "

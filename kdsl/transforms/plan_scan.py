@@ -18,7 +18,7 @@ from kdsl.ir.frame import Illegal, Letter, Letters, ScanPlan, flat
 from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, SOURCES, Op
 from kdsl.ir.scans import Scan
 from kdsl.ir.sizes import Extent, ceildiv
-from kdsl.ir.tensor import Equation, TensorType, Value
+from kdsl.ir.tensor import Equation, Shape, TensorType, Value
 from kdsl.target import Target
 from kdsl.transforms.cost import bytes_of, cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
@@ -59,7 +59,7 @@ def plan_scan(
         for e in written.inner:
             if e.op not in IN_REGISTERS:
                 raise Illegal(f"{e.op.value} in a step")
-        plan = _plan_lanes(written, contiguous, s.every, target)
+        plan = _in_registers(written, contiguous, s.every, target)
     except Illegal:
         plan = plan_resident(written, contiguous, s, target)
     plan.name, plan.equations, plan.outputs = name, tuple(equations), tuple(outputs)
@@ -86,8 +86,21 @@ class _Loops:
         return set(flat(self.letters.values[v]))
 
 
-def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, target: Target) -> ScanPlan:
-    loops = _letters(w, contiguous)
+def _in_registers(w: Written, contiguous: Callable[[Value], bool], every: int, target: Target) -> ScanPlan:
+    """A plan whose carry stays in registers, or Illegal."""
+    try:
+        return _plan_lanes(w, contiguous, every, target)
+    except Illegal:
+        if len(w.carries) < 2:
+            raise
+        return _plan_lanes(w, contiguous, every, target, alike=True)
+
+
+def _plan_lanes(
+    w: Written, contiguous: Callable[[Value], bool], every: int, target: Target, alike: bool = False
+) -> ScanPlan:  # fmt: skip
+    """`alike`: carries of one shape that have nothing else in common are walked together."""
+    loops = _letters(w, contiguous, alike)
     side_by_side = _side_by_side(loops)
     if target.kind == "cpu":
         side_by_side -= _read_once(loops, side_by_side, target.lanes(4))
@@ -123,10 +136,15 @@ def _plan_lanes(w: Written, contiguous: Callable[[Value], bool], every: int, tar
     return plan
 
 
-def _letters(w: Written, contiguous: Callable[[Value], bool]) -> _Loops:
+def _letters(w: Written, contiguous: Callable[[Value], bool], alike: bool) -> _Loops:
     hard = HardLetters().add(w.inner)
     for c in (*w.carries, *w.replayed):
         for a, b in zip(hard.made[c.before], hard.made[c.after], strict=True):
+            hard.union.tie(a, b)
+    first: dict[Shape, Value] = {}
+    for c in w.carries if alike else ():
+        like = first.setdefault(c.before.shape, c.before)
+        for a, b in zip(hard.made[like], hard.made[c.before], strict=True):
             hard.union.tie(a, b)
     letters = letters_of(w.inner, contiguous, hard, [y for y, axis in w.ys.values() if 0 < axis < len(y.shape)])
     made = {e.result: e for e in w.inner}

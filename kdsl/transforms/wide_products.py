@@ -2,7 +2,7 @@
 
 In:  f64 values, a Builder.  Out: such products, and what they make of a number; 0, infinity and NaN stay what they are.
 A cumulative product that grows beyond 1e308 in one chunk and shrinks in the next is an ordinary number at the end of both.
-Read before: ir/rules.py. Read next: chunk_starts.py.
+Read before: ir/rules.py. Read next: chunk_chain.py.
 """
 
 from __future__ import annotations

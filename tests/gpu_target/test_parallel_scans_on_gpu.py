@@ -38,3 +38,17 @@ def test_an_associative_scan_that_is_not_linear(monkeypatch):
     x = (RNG.standard_normal(50) * 5).astype("f4")
     check(lambda x: kd.associative_scan(kd.logaddexp, x), x)
     check_gradients(lambda x: kd.associative_scan(kd.logaddexp, x), x)
+
+
+def test_carries_that_wait_for_each_other():
+    g = RNG.standard_normal(264).astype("f4")
+
+    def momentum(g):
+        def step(carry, g):
+            v = 0.9 * carry[0] + g
+            return (v, carry[1] - 0.1 * v), carry[1]
+
+        return kd.scan(step, (kd.zeros(()), kd.zeros(())), g)
+
+    check(momentum, g)
+    check_gradients(momentum, g)

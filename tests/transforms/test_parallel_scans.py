@@ -20,7 +20,7 @@ from kdsl.transforms.expand import expand
 from kdsl.transforms.parallel_scans import parallel_scans
 from kdsl.transforms.simplify import simplify
 
-CHOICES = (("scan enough", 64), ("scan steps", 3), ("scan lanes", 24), ("scan chunks", 2), ("scan even", 1))
+CHOICES = (("scan enough", 64), ("scan steps", 3), ("scan lanes", 24), ("scan chunks", 2), ("scan even", 1), ("scan long", 0))
 SMALL = replace(parse_target("cpu:x86-64-v3"), choices=CHOICES)  # chunks of a few steps
 RNG = np.random.default_rng(7)
 
@@ -156,7 +156,7 @@ def test_an_associative_scan_that_is_linear():
     ("f", "why"),
     [
         (lambda x: kd.scan(lambda h, v: (kd.tanh(h + v), h), kd.zeros((), dtype=x.dtype), x), "takes tanh of its carry"),
-        (lambda x: kd.scan(lambda c, v: ((c[0] + v, kd.maximum(c[1], c[0])), c[1]), (x[0], x[1]), x), "wait for each other"),
+        (lambda x: kd.scan(lambda c, v: ((c[0] + v, kd.maximum(c[1], c[0])), c[1]), (x[0], x[1]), x), "takes maximum of"),
         (lambda x: kd.scan(lambda h, v: ((h + v).astype(kd.f32).astype(kd.f64), h), x[0], x), "rounds its carry"),
     ],
 )
