@@ -74,8 +74,8 @@ def turning(x, dt, a, b, c):
         h, g, most = carry
         x, dt, b, c = now
         angle = dt[:, :, None] * a
-        next_h = 0.9 * h - angle * g + x[:, :, None] * b[:, None, :]
-        next_g = 0.8 * g + angle * h
+        next_h = x[:, :, None] * b[:, None, :] - angle * g
+        next_g = 0.8 * h + angle
         top = kd.max(next_h * c[:, None, :], axis=-1)
         return (next_h, next_g, kd.maximum(most * 0.5, top)), (most + kd.sum(next_g, axis=-1), next_h * next_g)
 
