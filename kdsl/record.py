@@ -97,7 +97,7 @@ class Record(dict[str, Any]):
                 f"kdsl failed after the stage {last!r} of {self.name}: {type(error).__name__}: {error}",
                 facts=(
                     "this is a mistake in kdsl, not in your kernel",
-                    f"the stages it got to are in {self._save(error)}",
+                    self._save(error),
                 ),
             ) from error
 
@@ -106,10 +106,13 @@ class Record(dict[str, Any]):
         folder = (
             cache.folder() / "failures" / hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:12]
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, (stage, text) in enumerate(texts.items()):
-            (folder / f"{i}-{stage}.txt").write_text(text, encoding="utf-8")
-        return str(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for i, (stage, text) in enumerate(texts.items()):
+                (folder / f"{i}-{stage}.txt").write_text(text, encoding="utf-8")
+        except OSError as refused:
+            return f"the stages it got to could not be saved in {folder}: {refused.strerror}"
+        return f"the stages it got to are in {folder}"
 
 
 def _text(program: Any) -> str:

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import kdsl as kd
 from kdsl import kept, pipeline
 from kdsl.runtime import cpu
+from kdsl.runtime.native import native
 
 X = np.arange(24, dtype="f4").reshape(4, 6)
 ONES = np.ones_like(X)
@@ -19,6 +21,7 @@ ONES = np.ones_like(X)
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
+    native()  # the runtime's own code is no program of these tests, whichever runs first
     monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(kept, "_compiler", lambda: "this kdsl")  # also where its sources changed a moment ago
     forget()
@@ -257,3 +260,47 @@ def test_nothing_is_kept_of_what_fails(own_cache, monkeypatch):
         kd.kernel(softmax)(X)
     assert not [p for p in own_cache.rglob("*") if p.is_file() and "failures" not in p.parts]
     monkeypatch.undo()
+
+
+def test_a_mistake_of_kdsls_where_nothing_can_be_saved(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KDSL_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(pipeline, "schedule", lambda *args: 1 // 0)
+    with pytest.raises(kd.InternalError, match="could not be saved"):
+        kd.kernel(softmax)(X)
+
+
+RACE = """
+import hashlib
+import numpy as np, kdsl as kd
+from kdsl import kept
+kept._compiler = lambda: "this kdsl"
+rng = np.random.default_rng(0)
+x, w = rng.standard_normal((5, 7)), rng.standard_normal((7, 7)) / 3
+out = []
+for n in range(2):
+    def f(x, w):
+        last, ys = kd.scan(lambda c, v: (kd.tanh(c @ w + v * (n + 1)), c), x[0], x)
+        return kd.sum(kd.exp(ys), axis=-1) + last[0]
+    k = kd.kernel(f)
+    result, pullback = k.pullback(x, w)
+    out += [result, *pullback(result)]
+print(hashlib.sha256(b"".join(a.tobytes() for a in out)).hexdigest())
+"""
+
+
+def test_processes_that_race_for_one_folder(own_cache):
+    """They compile, find, write and lose the same programs at once, while somebody deletes files: all get the same numbers."""
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", RACE]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    while any(p.poll() is None for p in running):
+        for number, path in enumerate([p for p in own_cache.rglob("*") if p.is_file()]):
+            if number % 3 == 0:
+                path.unlink(missing_ok=True)
+        time.sleep(0.02)
+    said = [p.communicate()[0] for p in running]
+    assert all(p.returncode == 0 for p in running)
+    said.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(set(said)) == 1
+    assert not [p for p in own_cache.rglob(".*") if p.is_file()]

@@ -71,7 +71,10 @@ def write(key: str, payload: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(_MAGIC + _digest(payload) + payload)
         os.replace(name, path)
+        name = None
     except OSError:
+        pass  # then nothing is kept
+    finally:  # also where Ctrl-C came between
         if name is not None:
             with contextlib.suppress(OSError):
                 os.unlink(name)
