@@ -104,7 +104,7 @@ def test_the_environment_asks_for_it(fresh):
         "print(len(tuned._known))\n"
     )
     environment = {**os.environ, "KDSL_TUNE": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "1", done.stderr
 
 

@@ -781,5 +781,5 @@ def test_no_other_library_computes():
         "f(x, x); f.vjp(x, x, np.ones(8, 'f4'))\n"
         "print([m for m in ('torch', 'scipy', 'numba', 'jax', 'cupy', 'numexpr') if m in sys.modules])\n"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
     assert out.stdout.strip() == "[]"

@@ -24,7 +24,7 @@ def python(program, **environment):
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         env={**os.environ, **environment},
         cwd=ROOT,
     )

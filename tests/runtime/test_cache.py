@@ -96,8 +96,8 @@ def test_two_processes(own_cache):
     )
     command = [sys.executable, "-c", program]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
-    assert all(p.wait(60) == 0 for p in running)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert all(p.wait(600) == 0 for p in running)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.strip() == "{'compiled': 0, 'loaded': 20}"
     assert not [p for p in files(own_cache) if p.name.startswith(".")]
     for p in running:

@@ -102,7 +102,7 @@ def test_equal_bits_for_any_number_of_threads(own_cache):
     for threads in (1, 2, 4):
         environment = {**os.environ, "KDSL_THREADS": str(threads)}
         command = [sys.executable, "-c", PROGRAM]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         outputs.add(done.stdout)
     assert len(outputs) == 1
