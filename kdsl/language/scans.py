@@ -36,8 +36,11 @@ Leaves = list[tuple[str, Any]]
 def scan(step: Callable[..., Any], init: Any, xs: Any, /, axis: int = 0, reverse: bool = False) -> Any:
     """carry, y = step(carry, x) along an axis: (the last carry, the ys stacked along that axis), as jax.lax.scan.
 
+        carry[t + 1], ys[t] = step(carry[t], xs[t])     from the last position to the first where reverse is set
+
     carry, x and y are tensors or nested tuples, lists and dicts of them; y may be None. The carry keeps structure, shape and
     dtype. step may use any tensor of the enclosing kernel. It is traced once; it is differentiable if its body is.
+    A length of 0 gives init and empty ys.
     Memory: only what is returned; a gradient keeps every 8th to 32nd carry and makes those between again.
     Raises: ShapeError, DtypeError or ArgumentError where the carry changes or the xs have different lengths.
     Example: `last, ys = kd.scan(lambda h, x: (0.9 * h + x, h), kd.zeros(4), x)`.
@@ -213,8 +216,12 @@ def _short(x: object) -> str:
 def associative_scan(combine: Callable[..., Any], xs: Any, /, axis: int = 0, reverse: bool = False) -> Any:
     """x[0], combine(x[0], x[1]), combine(combine(x[0], x[1]), x[2]) … along an axis; reverse begins at the end.
 
-    combine(earlier, later) takes and gives tensors (or nests of them) of the shapes of xs without the axis; it is to be
-    associative. Example: `kd.associative_scan(lambda a, b: a * b, x, axis=-1)`.
+        y[0] = x[0]     y[t] = combine(y[t - 1], x[t])
+
+    combine(earlier, later) takes and gives tensors, or nested tuples, lists and dicts of them, of the shapes and dtypes of xs
+    without the axis; it is to be associative. Result: as xs.
+    Raises: ShapeError, DtypeError or ArgumentError where combine gives something else or the xs have different lengths.
+    Example: `kd.associative_scan(lambda a, b: a * b, x, axis=-1)`.
     """
     nest = _Nest(xs, "xs")
     operands = [value(x) for x in nest.leaves]

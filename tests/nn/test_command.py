@@ -1,7 +1,6 @@
 """The command `kdsl`: a run from text to sample, Ctrl-C and resumption, kernels shown, and mistakes said in one line."""
 
 import json
-import os
 import subprocess
 import sys
 
