@@ -107,3 +107,55 @@ def test_associative_scan_is_inclusive(reverse):
         h = h * x + y
         expected.append(h)
     assert_close(got[1], np.array(expected[:: -1 if reverse else 1], "f4"), operations=37, scale=3)
+
+
+def test_the_carry_is_compared_by_its_names():
+    """the carry keeps structure (whatever order a dict's names are in)"""
+
+    def step(c, x):
+        return {"b": c["b"] + x, "a": c["a"] * x}, None
+
+    (got, _) = kd.kernel(lambda xs: kd.scan(step, {"a": kd.ones(()), "b": kd.zeros(())}, xs))(np.array([2, 3], "f4"))
+    equal(got["a"], np.array(6, "f4"))
+    equal(got["b"], np.array(5, "f4"))
+    with pytest.raises(kd.ArgumentError, match="structure"):
+        kd.kernel(lambda xs: kd.scan(lambda c, x: ({"a": x}, None), {"a": 0.0, "b": 0.0}, xs))(np.ones(3, "f4"))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "i8", "i32", "u64", "f16", "bf16", "f32", "f64"])
+def test_carries_of_several_dtypes_and_shapes(dtype):
+    """carry, xs, y are tensors or nested tuples, lists, dicts of them (of any dtype and shape each)"""
+    d = getattr(kd, dtype)
+
+    def step(carry, x):
+        seen, (count, largest), off = carry
+        return (x, [count + 1, kd.maximum(largest, kd.sum(kd.astype(x, kd.f64)))], ~off), (seen, count)
+
+    k = kd.kernel(lambda xs: kd.scan(step, (kd.zeros(3, dtype=d), [0, kd.full((), -1e9, dtype=kd.f64)], False), xs))
+    xs = (np.arange(15).reshape(5, 3) % 2 if dtype == "bool" else np.arange(15).reshape(5, 3)).astype(d.numpy)
+    (last, (count, largest), off), (before, counts) = k(xs)
+    equal(last, xs[-1])
+    equal(before, np.concatenate([np.zeros((1, 3), d.numpy), xs[:-1]]))
+    equal(count, np.array(5))
+    equal(counts, np.arange(5))
+    equal(off, np.array(True))
+    equal(largest, xs.astype("f8").sum(1).max())
+
+
+def test_combine_gives_what_it_takes():
+    """`combine(earlier, later)` (tensors of the types that it takes)"""
+    n = np.arange(1, 6)
+    for wrong in (lambda a, b: a / b, lambda a, b: kd.stack([a, b]), lambda a, b: (a, b)):
+        with pytest.raises(kd.KdslError):
+            kd.kernel(lambda n, wrong=wrong: kd.associative_scan(wrong, n))(n)
+
+
+def test_a_step_may_use_an_array_from_outside():
+    """An array caught in a closure is a constant (in a step, too)"""
+    w = np.array([[0.5, 1], [-1, 0.25]], "f4")
+    xs = np.ones((3, 2), "f4")
+    last, _ = kd.kernel(lambda xs: kd.scan(lambda c, x: (c @ w + x, None), kd.zeros(2), xs))(xs)
+    c = np.zeros(2, "f4")
+    for x in xs:
+        c = c @ w + x
+    assert_close(last, c, operations=12, scale=4)
