@@ -288,7 +288,7 @@ def _width(plan: ScanPlan, side_by_side: set[Letter], target: Target, loops: _Lo
         over = [d for e, d in loops.folds.items() if e in loops.written.inner[loops.written.replay :]]
         folds, sums = sum(plan.rows in d for d in over), sum(plan.lane in d for d in over)
         others = math.prod(max(1, estimate(plan.letters.size[x])) for x in plan.outer)
-        states = every * rows * 4 * len(plan.replayed)
+        states = every * sum(rows * c.before.dtype.compute.bytes for c in plan.replayed)
         plan.together = 1
         width = lane_width(max(1, estimate(n)), rows, others, folds, sums, states, target)
         plan.together = warps_together(max(1, estimate(n)), width, states, target) if sums else 1

@@ -44,6 +44,8 @@ def lane_width(lane: int, rows: int, others: int, folds: int, sums: int, states:
     choices = [w for w in choices if w >= least and rows * w <= WARP * MOST_ELEMENTS] or [
         max((w for w in choices if rows * w <= WARP * MOST_ELEMENTS), default=1)
     ]
+    if choices[-1] * states > STATES:
+        choices = [max((w for w in (4, 2) if w < choices[-1] and w * states <= STATES), default=1)]
     choices = [w for w in choices if w * states <= STATES] or choices[-1:]
 
     def cycles(width: int) -> float:

@@ -13,6 +13,7 @@ import pytest
 import kdsl as kd
 from kdsl.ir import loops as ir
 from kdsl.ir.interpreter import interpret
+from kdsl.schedule.gpu import scan
 from kdsl.testing import gpu_code
 from tests.emulator.kernels import needs_numba
 from tests.gpu_target.checked import check, check_gradients
@@ -96,6 +97,15 @@ def test_warps_side_by_side_add_up_in_one_part():
     assert folds and all(t.parts == 4 for t in folds)
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_pieces_that_near_memory_makes_short(most, monkeypatch):
+    """As for a step that has more values than near memory holds."""
+    monkeypatch.setattr(scan, "MOST_STEPS", (most,))
+    args = arguments(1, 9, 6, 3)
+    check(selective, *args)
+    check_gradients(selective, *args, on=(interpret,))
+
+
 def test_half_precision_and_layouts():
     args = arguments(1, 33, 12, 4, dtype="bf16")
     check(selective, *args)
@@ -128,9 +138,15 @@ def test_no_barrier_and_no_spill_in_the_steps(arch):
     kernel = kd.kernel(selective)
     forward, backward = gpu_code(kernel, *types, arch=arch), gpu_code(kernel.vjp, *types, f[B, L, D], arch=arch)
     assert forward.spill_bytes == backward.spill_bytes == 0
-    assert forward.registers <= 128 and backward.registers <= 168
+    assert forward.registers <= 128 and backward.registers <= 200  # near memory leaves room for eight warps or fewer
     assert [k.count("bar.sync") for k in forward.kernels] == [2]
-    source = kernel.source(*types, target=f"cuda:{arch}")
-    assert source.count("barrier()") == 2 and "barrier()" not in source[source.index("while step") :].split("barrier()")[0]
-    blocks = max(k.threads for k in forward.kernels) // 32
-    assert blocks == 1
+
+
+@pytest.mark.parametrize("name", ["selective_scan", "selective_scan_vjp"])
+def test_the_source_of_a_selective_scan(name, golden):
+    f, (B, L, D, N) = kd.f32, (2, 64, 64, 16)
+    types = f[B, L, D], f[B, L, D], f[D, N], f[B, L, N], f[B, L, N], f[D]
+    kernel = kd.kernel(selective)
+    looked, more = (kernel.vjp, (f[B, L, D],)) if name.endswith("vjp") else (kernel, ())
+    text = looked.source(*types, *more, target="cuda:sm_90")
+    golden(f"scans/{name}_cuda", "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("# /")))

@@ -143,6 +143,16 @@ def place_barriers(kernel: Sequence[Item]) -> dict[Path, int | None]:
             raise ValueError("two accesses of one statement to the same near memory cannot be parted")
         chosen.append(best)
         left -= parted[best]
+    for place in sorted(chosen, key=len, reverse=True):  # outside of a loop two cost less than one within
+        others = [p for p in chosen if p != place]
+        alone = set(range(len(pairs))).difference(*(parted[p] for p in others))
+        around = [p for p in options if len(p) < len(place) and p == (*place[: len(p) - 1], p[-1])]
+        instead: list[Path] = []
+        while alone and (best := max(around, key=lambda p: len(parted[p] & alone), default=None)) and parted[best] & alone:
+            instead.append(best)
+            alone -= parted[best]
+        if not alone:
+            chosen = [*others, *instead]
     for place in list(chosen):
         if set(range(len(pairs))) <= set().union(*(parted[p] for p in chosen if p != place)):
             chosen.remove(place)

@@ -64,16 +64,23 @@ def instruction(w: Writer, text: str, operands: Sequence[Value], type: str) -> V
     )
 
 
+SHIFTED = "{ .reg .b32 bits; mov.b32 bits, $1; shl.b32 bits, bits, 23; mov.b32 $0, bits; }"
+
+
 def exp(w: Writer, x: Sequence[Value]) -> Value:
-    """e**x by 2**t with t = x * log2(e) and a correction by what t lost: at most 4 ulp."""
-    low = instruction(w, "max.NaN.f32 $0, $1, $2;", (x[0], w.literal(-104.0, "float")), "float")
-    v = instruction(w, "min.NaN.f32 $0, $1, $2;", (low, w.literal(89.0, "float")), "float")
-    log2e = w.literal(1.4426950408889634, "float")
-    t = w.binary("fmul", v, log2e)
-    lost = w.fma(v, log2e, w.negative(t))
-    lost = w.fma(v, w.literal(1.925963033500011e-08, "float"), lost)
-    power = instruction(w, "ex2.approx.f32 $0, $1;", (t,), "float")
-    return w.binary("fmul", power, w.fma(lost, w.literal(0.6931471805599453, "float"), w.literal(1.0, "float")))
+    """e**x as 2**n * 2**r, n a whole number from -126 to 126 and r from 0 to 1 but for what overflows or is subnormal.
+
+    Eight instructions: n + 126 is found within 0 … 252 by saturation and rounding down, and stands in the low bits of a number
+    that shifts them to the exponent's place. At most 4 ulp."""
+    v, one = x[0], "float"
+    part = w.literal(1.4426950408889634 / 252, one)
+    low = instruction(w, "fma.rn.sat.f32 $0, $1, $2, $3;", (v, part, w.literal(0.5, one)), one)
+    place = instruction(w, "fma.rm.f32 $0, $1, $2, $3;", (low, w.literal(252.0, one), w.literal(12582913.0, one)), one)
+    n = w.binary("fadd", place, w.literal(-12583039.0, one))
+    r = w.fma(v, w.literal(1.4426950408889634, one), w.negative(n))
+    r = w.fma(v, w.literal(1.925963033500011e-08, one), r)
+    power = instruction(w, "ex2.approx.ftz.f32 $0, $1;", (r,), one)
+    return w.binary("fmul", power, instruction(w, SHIFTED, (place,), one))
 
 
 OWN: dict[tuple[str, str], Callable[[Writer, Sequence[Value]], Value]] = {

@@ -22,6 +22,7 @@ from kdsl.ir.frame import Carried, ScanPlan, flat
 from kdsl.ir.ops import Op
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Equation, Value
+from kdsl.schedule.gpu.limits import first_that_fits
 from kdsl.schedule.gpu.nest import power_above
 from kdsl.schedule.gpu.scan_pieces import Apart, PieceTiles
 from kdsl.schedule.gpu.scan_resident import schedule_gpu_resident
@@ -30,7 +31,7 @@ from kdsl.schedule.scan import ScanNest
 from kdsl.target import Target
 
 WARP = 32
-MOST_STEPS = 32  # of a piece
+MOST_STEPS = 32, 8, 1  # of a piece: fewer where a step has more values than near memory holds
 PIECE = 8  # elements of a piece that one lane holds of each value
 NEIGHBOURS = 4  # elements that a lane holds side by side: one access of 16 bytes
 
@@ -39,12 +40,14 @@ def schedule_scan(plan: ScanPlan, memory: Callable[[Value], Memory], target: Tar
     """The kernel of a scan."""
     if plan.resident is not None:
         return schedule_gpu_resident(plan, memory, target)
-    return [GpuScan(plan, memory).kernel()]
+    return [first_that_fits((GpuScan(plan, memory, most).kernel() for most in MOST_STEPS), target)]
 
 
 class GpuScan(ScanNest):
-    def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory]) -> None:
+    def __init__(self, plan: ScanPlan, memory: Callable[[Value], Memory], most: int) -> None:
+        """`most`: steps of a piece."""
         super().__init__(plan, memory, still=True)
+        self.most = most
         self.apart = Apart(plan)
         self.first: Extent = 0  # step of the piece
         self.given: list[tuple[Value, Value, int]] = []  # results that a piece stores after its steps: what they are, the axis
@@ -69,7 +72,8 @@ class GpuScan(ScanNest):
     def steps(self) -> int:
         """Steps of a piece."""
         p = self.p
-        most = min(MOST_STEPS, max(PIECE, 2 * self.sharing, PIECE * self.sharing // 2))
+        held = PIECE if self.t.shape[0] == 1 else PIECE // 2  # rows have slices of their own beside those along the lane
+        most = min(self.most, max(PIECE, held * self.sharing))
         if p.kept or p.replayed:
             most = min(most, p.every & -p.every)
         return min(most, power_above(p.length)) if isinstance(p.length, int) else most

@@ -70,3 +70,10 @@ def test_a_statement_that_writes_from_the_same_thread_does_not_wait_for_itself()
     assert place_barriers([loop(1, own)]) == {}
     assert place_barriers([loop(1, own), read]) == {(1,): None}
     assert len(place_barriers([loop(1, own, access("own 2", "x", 0, 1))])) == 2
+
+
+def test_two_barriers_around_a_loop_rather_than_one_in_it():
+    """What steps read was put before them, what they put is read behind them: one place in the loop would part both."""
+    steps = loop(1, [("own 1", "given", 0, 1)], access("read", "made", 0, 1))
+    kernel = [access("write", "made", 0, 1), steps, access("read", "given", 0, 1)]
+    assert place_barriers(kernel) == {(1,): None, (2,): None}
