@@ -127,8 +127,17 @@ def _block(
 
 
 class Mamba(Recurrent):
-    """A Mamba of the shape that a MambaConfig says, initialised as the official one; reads and writes what Hugging Face's
-    MambaForCausalLM and mamba_ssm save."""
+    """A Mamba of the shape that a MambaConfig says, initialised as the official one; reads what Hugging Face's
+    MambaForCausalLM and mamba_ssm save, writes the former.
+
+    Shapes    ids (B, L) -> logits (B, L, V), and with targets (B, L) also the mean cross-entropy
+    Memory    of `step` and `generate` one state, whatever came before; no length is too long
+    Source    Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces"
+
+    >>> model = nn.Mamba(nn.MambaConfig(vocab_size=256, d_model=128, n_layer=4))
+    >>> logits, loss = model(ids, targets)
+    >>> loss.backward()
+    """
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()

@@ -144,7 +144,15 @@ def _block(
 
 
 class Mamba2(Recurrent):
-    """A Mamba-2 of the shape that a Mamba2Config says; reads and writes what Hugging Face's Mamba2ForCausalLM saves."""
+    """A Mamba-2 of the shape that a Mamba2Config says; reads what Hugging Face's Mamba2ForCausalLM and mamba_ssm save, writes
+    the former.
+
+    Shapes    ids (B, L) -> logits (B, L, V), and with targets (B, L) also the mean cross-entropy
+    Source    Dao and Gu 2024, "Transformers are SSMs"
+
+    >>> model = nn.Mamba2(nn.Mamba2Config(vocab_size=256, d_model=128, n_layer=4, head_dim=32))
+    >>> logits, loss = model(ids, targets)
+    """
 
     def __init__(self, config: Mamba2Config) -> None:
         super().__init__()
