@@ -31,7 +31,8 @@ from kdsl.transforms.scan_warps import lane_width, warps_together
 from kdsl.transforms.ties import MOVING
 
 MOST_ROWS = 64  # elements of the letter that a tile has whole
-MOST_TOGETHER, FEWEST_BLOCKS = 8, 8  # tiles that a block takes one after the other; blocks that there shall be
+MOST_TOGETHER = 8  # tiles that a block takes one after the other
+FEWEST_BLOCKS, FEWEST_FAR = 4, 2  # blocks that there shall be; where each of them reads the same again, from far away
 PARTS = 8  # times the parts of sums are to fit into all that is read and written
 REGISTERS = 8  # vectors of carry that a tile holds at least, where there are so many
 FEEDING = (ELEMENTWISE | MOVEMENT | SOURCES | {Op.TAKE, Op.TAKE_ALONG, Op.BARRIER}) - {Op.RESHAPE}
@@ -131,7 +132,7 @@ def _plan_lanes(
         if w.replayed:
             plan.again = _kept_near(plan, made_again(w, loops.letters), every, target)
         if lane in side_by_side and (w.replayed or plan.row_tile):
-            plan.together = _together(plan, loops)
+            plan.together = _together(plan, loops, target)
     _parts(plan, loops, side_by_side)
     return plan
 
@@ -317,7 +318,7 @@ def _kept_near(plan: ScanPlan, again: dict[Value, Value], every: int, target: Ta
     return out
 
 
-def _together(plan: ScanPlan, loops: _Loops) -> int:
+def _together(plan: ScanPlan, loops: _Loops, target: Target) -> int:
     """How many tiles along the lane one block takes: whole cache lines are read and written in order; in a gradient sums over the
     lane are added up in vectors, and have fewer parts.
 
@@ -331,7 +332,10 @@ def _together(plan: ScanPlan, loops: _Loops) -> int:
     blocks = tiles
     for x in plan.outer:
         blocks *= estimate(plan.letters.size[x])
-    most = max(1, min(MOST_TOGETHER, blocks // FEWEST_BLOCKS))
+    uses = plan.letters.uses.items()
+    shared = {e.operands[i] for (e, i), axes in uses if plan.lane not in flat(axes)}
+    far = sum(bytes_of(v.type) for v in shared if isinstance(v, Value)) > target.l2_bytes
+    most = max(1, min(MOST_TOGETHER, blocks // (FEWEST_FAR if far else FEWEST_BLOCKS)))
     if isinstance(n, int):  # no block has fewer than the others
         most = max((k for k in range(1, most + 1) if tiles % k == 0), default=1)
     part = sum(estimate(r.type.count) * r.dtype.compute.bytes for r in summed)

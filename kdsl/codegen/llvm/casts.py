@@ -57,7 +57,14 @@ def round_to(w: Writer, v: Value, name: str) -> Value:
     if name == "f16":
         return w.convert("fpext", w.convert("fptrunc", v, "half"), "float")
     high = w.binary("and", bf16_bits(w, v), w.literal(-65536, "i32"))
-    return w.convert("bitcast", high, "float")
+    return known(w, w.convert("bitcast", high, "float"), name, high)
+
+
+def known(w: Writer, v: Value, name: str, word: Value) -> Value:
+    """A number whose word in memory need not be made again."""
+    if v.text[0] == "%":
+        w.words[v.text] = name, word
+    return v
 
 
 def saturate(w: Writer, v: Value, target: DType) -> Value:
@@ -87,16 +94,19 @@ def bitcast(w: Writer, v: Value, source: DType, target: DType) -> Value:
 
 def memory_bits(w: Writer, v: Value, dtype: DType) -> Value:
     """A float as the 16-bit word that memory holds for f16 or bf16."""
+    name, word = w.words.get(v.text, ("", v))
+    if name == dtype.name and word.type == "i16":
+        return word
     if dtype.name == "f16":
         return w.convert("bitcast", w.convert("fptrunc", v, "half"), "i16")
-    return w.convert("trunc", w.binary("lshr", bf16_bits(w, v), w.literal(16, "i32")), "i16")
+    bits = word if name == dtype.name else bf16_bits(w, v)
+    return w.convert("trunc", w.binary("lshr", bits, w.literal(16, "i32")), "i16")
 
 
 def from_bits(w: Writer, v: Value, dtype: DType) -> Value:
     """The float that a 16-bit word of memory means."""
     if dtype.name == "f16":
-        return w.convert("fpext", w.convert("bitcast", v, "half"), "float")
-    out = w.convert("bitcast", w.binary("shl", w.convert("zext", v, "i32"), w.literal(16, "i32")), "float")
-    if v.width == 1:
-        w.words[out.text] = v  # a vector of it is made of the word
-    return out
+        out = w.convert("fpext", w.convert("bitcast", v, "half"), "float")
+    else:
+        out = w.convert("bitcast", w.binary("shl", w.convert("zext", v, "i32"), w.literal(16, "i32")), "float")
+    return known(w, out, dtype.name, v)

@@ -72,7 +72,7 @@ class Writer:
         self.label = "entry"
         self.count = 0
         self.helpers: dict[str, Callable[[], str]] = {}  # functions that the module must define: the text of each
-        self.words: dict[str, Value] = {}  # a bf16 number as a float: the word of memory that it is
+        self.words: dict[str, tuple[str, Value]] = {}  # f16 and bf16 numbers as floats: dtype, and the word (i32: upper half)
         self.place = 0  # the depth at which loads are put: that of the statement they belong to
         self.reads: dict[str, Value] = {}  # of memory that this kernel writes, since the last write
         self.reads_of = ("", 0)  # the basic block, and the depth, that they stand in
@@ -215,8 +215,8 @@ class Writer:
         assert v.width == 1, f"a vector of {v.width} lanes where {width} are wanted"
         if v.text[0] != "%":
             return Value(f"splat ({v.type} {v.text})", v.type, width)
-        word = self.words.get(v.text)
-        if word is not None:  # twice as many of the word; what stands in the lower half of each lane is shifted out
+        known, word = self.words.get(v.text, ("", v))
+        if known == "bf16" and word.type == "i16":  # twice as many; the lower half of each lane is shifted out
             pairs = self.splat(word, 2 * width)
             lanes = self.pure(f"bitcast {pairs.full} {pairs.text} to {vector('i32', width)}", [pairs], "i32", width)
             return self.convert("bitcast", self.binary("shl", lanes, self.literal(16, "i32")), "float")
