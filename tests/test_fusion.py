@@ -276,7 +276,8 @@ def test_windows_are_maps(name):
     says(forward, 1)
     says(backward, 2)
     stored = [v for v in (*forward.stored_intermediates, *backward.stored_intermediates) if not v.startswith("parts")]
-    assert not stored, str(backward)
+    dear = ["f32[3, 20, 24]"] if function is taps else []  # dy times sigmoid's slope, which every tap would work out again
+    assert [v.split(": ")[-1] for v in stored] == dear, str(backward)
     kernel.verify(*arrays)
 
 

@@ -184,7 +184,8 @@ class ProductTile:
     def prefetch(self, end: list[ir.Store], shape: tuple[int, int]) -> list[ir.Statement]:
         """What a tile's maps will read and write is fetched while the tile is summed."""
         written = [s.view for s in end]
-        read = [load.view for s in end for load in ir.loads_in(s.tile) if load.shape == shape]
+        loads = [load for s in end for load in ir.loads_in(s.tile)] if shape[0] > 1 else []  # one row may be a bias
+        read = [load.view for load in loads if load.shape == shape]
         return [ir.Prefetch(view, shape) for view in (*written, *read)]
 
     def store(self, v: Value, place: Place, tile: ir.Tile) -> ir.Store:

@@ -21,11 +21,13 @@ from kdsl.target import Target
 from kdsl.transforms.cost import cost_of, estimate
 from kdsl.transforms.joined_letters import dropped
 from kdsl.transforms.letters import HardLetters, letters_of
-from kdsl.transforms.moved import can_be_moved, name_of
+from kdsl.transforms.moved import can_be_moved, moved_operand, name_of
 from kdsl.transforms.online import online_line
 from kdsl.transforms.row_line import RowFacts, choose_line
 from kdsl.transforms.row_parts import blocks_of_line, partial_folds, parts_of
 from kdsl.transforms.row_passes import kept_values, passes_of
+
+MANY = 32  # ways to one value: more are not told apart
 
 
 def plan_rows(
@@ -82,7 +84,8 @@ def traffic(plan: RowPlan) -> Extent:
 
 
 def _work(w: RowFacts) -> float:
-    """Elementary operations with what every row repeats; recomputation between passes is not counted."""
+    """Elementary operations with what every row repeats, and what is computed again where it is read at other places;
+    recomputation between passes is not counted."""
     rows = 1
     for x in w.rows:
         rows *= max(1, estimate(w.letters.size[x]))
@@ -90,12 +93,31 @@ def _work(w: RowFacts) -> float:
     for x in w.line:
         line *= max(1, estimate(w.letters.size[x]))
     total = 0.0
+    places = _places(w)
     for e in w.equations:
         cost = cost_of(e.op)
         if cost:
             operand = e.op in REDUCTIONS and bool(set(flat(w.letters.of(e, 0))) & set(w.line))
-            total += cost * rows * (line if operand or w.on_line(e.result) else 1)
+            each = rows * (line if operand or w.on_line(e.result) else 1)
+            total += cost * each * len(places[e.result])
     return total
+
+
+def _places(w: RowFacts) -> dict[Value, list[tuple[Equation, ...]]]:
+    """For each value the movements through which it is read, at most MANY: it is computed once for every such way."""
+    ways: dict[Value, list[tuple[Equation, ...]]] = {}
+    for e in reversed(w.equations):
+        here = ways.setdefault(e.result, [])
+        if not here or (e.result in w.outputs and () not in here):
+            here.append(())
+        for i, o in enumerate(e.operands):
+            if o in w.made:
+                found = ways.setdefault(o, [])  # type: ignore[arg-type]
+                for way in here:
+                    there = (*way, e) if moved_operand(e, i) else way
+                    if there not in found and len(found) < MANY:
+                        found.append(there)
+    return ways
 
 
 def _parallel(plan: RowPlan, w: RowFacts) -> int:

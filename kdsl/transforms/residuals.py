@@ -13,6 +13,7 @@ Kept are values of the forward that are dear to compute and small to hold, where
                       larger than what it is made of, and made again tile by tile
     scans             what they give, and the checkpoints from which a gradient makes the states between again
     orders            sorts and argmax
+    dear maps         that two contractions or scans read: the forward has stored them anyway (but none of scores)
 Everything else (maps, masks, gathers, random bits) is computed again from the parameters: a random key is a parameter.
 Read before: transforms/differentiate.py. Read next: transforms/expand.py.
 """
@@ -22,9 +23,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kdsl.ir.ops import ELEMENTWISE, REDUCTIONS, Op
+from kdsl.ir.ops import ELEMENTWISE, MOVEMENT, REDUCTIONS, Op
+from kdsl.ir.scans import Scan
 from kdsl.ir.sizes import Extent
 from kdsl.ir.tensor import Equation, Function, Value, definitions, users
+from kdsl.transforms.cost import HEAVY, cost_of, estimate
 from kdsl.transforms.differentiate import vjp
 from kdsl.transforms.prune import live_equations
 
@@ -74,7 +77,9 @@ def _residuals(function: Function, whole: Function, gradients: Sequence[Value]) 
             continue
         seen.add(v)
         e = primal.get(v)
-        if e is not None and (_worth_keeping(e, readers) or _with_bias(e, function, primal, readers)):
+        if e is not None and (
+            _worth_keeping(e, readers) or _with_bias(e, function, primal, readers) or _is_stored_anyway(e, primal, readers)
+        ):
             found.add(v)
         else:
             stack.extend(home[v].values)
@@ -91,6 +96,41 @@ def _with_bias(e: Equation, function: Function, primal: dict[Value, Equation], r
         if q is not None and q.op is Op.DOT and small and readers[q.result] == [e] and q.result not in function.results:
             return _worth_keeping(q, readers)
     return False
+
+
+def _is_stored_anyway(e: Equation, primal: dict[Value, Equation], readers: dict[Value, list[Equation]]) -> bool:
+    """Whether a dear map is written by the forward anyway: contractions and scans read it, which are kernels of their own.
+
+    Not what is made of scores, nor what is larger than all that it is made of."""
+    if e.op not in ELEMENTWISE or len(_heavy_readers(e.result, readers)) < 2:
+        return False
+    todo, seen, dear, largest = [e], {e}, False, 0
+    while todo:
+        q = todo.pop()
+        dear |= cost_of(q.op) >= HEAVY
+        for v in q.values:
+            p = primal.get(v)
+            if p is None or p.op not in ELEMENTWISE | MOVEMENT:
+                largest = max(largest, estimate(v.type.count))
+                if p is not None and p.op is Op.DOT and _is_scores(p, readers):
+                    return False
+            elif p not in seen:
+                seen.add(p)
+                todo.append(p)
+    return dear and estimate(e.result.type.count) <= largest
+
+
+def _heavy_readers(v: Value, readers: dict[Value, list[Equation]]) -> set[object]:
+    """The contractions and scans that read v, as it is or through movements."""
+    found: set[object] = set()
+    for r in readers.get(v, ()):
+        if r.op is Op.DOT:
+            found.add(r)
+        elif r.op is Op.SCAN:
+            found.add(Scan(r).key)
+        elif r.op in MOVEMENT:
+            found |= _heavy_readers(r.result, readers)
+    return found
 
 
 def _worth_keeping(e: Equation, readers: dict[Value, list[Equation]]) -> bool:

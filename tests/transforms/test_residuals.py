@@ -72,6 +72,21 @@ def products(function):
     return [e.result for e in function.equations if e.op is Op.DOT]
 
 
+def test_dear_maps_that_two_products_read_are_kept():
+    def build(f):
+        def layer(b, x, u, v):
+            y = f(b, x)
+            letters = {"left": "mk", "right": "kn", "out": "mn"}
+            return b.emit(Op.DOT, y, u, **letters), b.emit(Op.DOT, b.emit(Op.EXP, y), v, **letters), b.emit(Op.DOT, y, v, **letters)
+
+        return of(layer, (5, 16), (16, 3), (16, 4))
+
+    dear, cheap = build(lambda b, x: b.emit(Op.TANH, x)), build(lambda b, x: b.emit(Op.MUL, x, x))
+    assert (5, 16) in kept(dear) and Op.EXP in ops(dear.backward)
+    assert Op.TANH not in ops(dear.backward)
+    assert (5, 16) not in kept(cheap)
+
+
 def test_products_are_kept_and_idle_parameters_are_not():
     def f(b, x, w, c):
         y = b.emit(Op.ADD, b.dot("mk", "kn", "mn", x, w), b.emit(Op.BROADCAST, c, shape=(5, 8), axes=(1,)))
