@@ -76,8 +76,8 @@ def test_dear_maps_that_two_products_read_are_kept():
     def build(f):
         def layer(b, x, u, v):
             y = f(b, x)
-            letters = {"left": "mk", "right": "kn", "out": "mn"}
-            return b.emit(Op.DOT, y, u, **letters), b.emit(Op.DOT, b.emit(Op.EXP, y), v, **letters), b.emit(Op.DOT, y, v, **letters)
+            times = lambda p, w: b.dot("mk", "kn", "mn", p, w)  # noqa: E731
+            return times(y, u), times(b.emit(Op.EXP, y), v), times(y, v)
 
         return of(layer, (5, 16), (16, 3), (16, 4))
 
