@@ -24,7 +24,7 @@ from kdsl.schedule.conditions import Condition, Conditions, renamed, used_names
 
 Piece = tuple[Extent, Extent, Union[bool, None]]  # a range, and what the choice is there
 
-MOST = 48  # regions of one kernel: each is code of its own
+MOST = 16  # choices of one kernel: each doubles a loop's code. A kernel that has more stays as it is
 
 
 def in_regions(body: tuple[ir.Statement, ...]) -> tuple[ir.Statement, ...]:
@@ -34,7 +34,7 @@ def in_regions(body: tuple[ir.Statement, ...]) -> tuple[ir.Statement, ...]:
     names = used_names(body).union(*(names_in(n) for load in loads for n in load.view.memory.shape))
     regions = _Regions(body, frozenset(n for n in names - loops - set(defined_names(body)) if not n.startswith("#")))
     out = regions.statements(body)
-    return pruned(out) if regions.decisions else body
+    return pruned(out) if regions.decisions and regions.count <= MOST else body
 
 
 class _Regions(Conditions):
@@ -70,7 +70,7 @@ class _Regions(Conditions):
     def uniform(self, body: tuple[ir.Statement, ...]) -> tuple[ir.Statement, ...]:
         """A block's statements, twice where a choice is the same for the whole block."""
         choice = self.choice(body, None)
-        if choice is None or self.count >= MOST:
+        if choice is None or self.count > MOST:
             return self.statements(body)
         self.count += 1
         first = 0
@@ -89,7 +89,7 @@ class _Regions(Conditions):
         if self.ranges.is_multiple(s.lo, s.tile):
             whole = 0
         choice = None
-        if s.order != "backward" and isinstance(whole, int) and self.count < MOST:
+        if s.order != "backward" and isinstance(whole, int) and self.count <= MOST:
             self.ranges.add_loop(s.index, s.lo, s.hi, s.tile)
             choice = self.choice(s.body, s.index, tuple(c.next for c in s.carries))
             del self.ranges.bounds[s.index]
@@ -122,7 +122,7 @@ class _Regions(Conditions):
 
     def is_empty(self, lo: Extent, hi: Extent) -> bool:
         span = self.ranges.span(hi - lo)
-        return span is not None and span[1] <= 0
+        return span[1] <= 0 if span is not None else self.ranges.natural(lo - hi)
 
     def walked(self, s: ir.Stream) -> ir.Stream:
         """A stream that stays whole."""
