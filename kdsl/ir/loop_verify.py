@@ -34,6 +34,15 @@ def verify_loops(program: ir.Program) -> None:
         )
 
 
+def holds(kernel: ir.Kernel) -> bool:
+    """Whether a kernel's invariants can be proved from its text alone."""
+    try:
+        _Kernel(kernel, set(kernel.buffers)).verify()
+    except LoopError:
+        return False
+    return True
+
+
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise LoopError(message)

@@ -8,7 +8,8 @@ In:  the statements of a block.  Out: the same, with streams in parts where a ch
 
 A choice is a comparison that is linear in the loop's index: it is true before one step of the loop and false from another one on
 (or the other way round), and what lies between is a region in which it stays. Choices by the index of a block become an If.
-Carries go from region to region, so that every sum has the order it had. What is left of a view's checks is proved anew.
+Carries go from region to region, so that every sum has the order it had. What is left of a view's checks is proved anew; where
+that fails, as it may for named sizes, the kernel stays as it is (rows.py).
 Read before: ir/loops.py, ir/ranges.py. Read next: conditions.py, rows.py.
 """
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Letter, RowPlan
+from kdsl.ir.loop_verify import holds
 from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, size
 from kdsl.ir.tensor import Value
 from kdsl.schedule.kernels import kernel
@@ -43,7 +44,11 @@ class _Rows(RowFolds):
         body = tuple(self.t.levels[0].body)
         for loop in reversed(loops):
             body = (ir.Parallel(loop.index, loop.lo, loop.hi, loop.tile, body),)
-        return kernel(p, in_regions(body), {"width": self.width})
+        whole, parts = kernel(p, body, {"width": self.width}), in_regions(body)
+        if parts is body:
+            return whole
+        apart = kernel(p, parts, {"width": self.width})
+        return apart if holds(apart) else whole
 
     def grid(self) -> list[ir.Parallel]:
         """Emit what one block does; the parallel loops around it."""

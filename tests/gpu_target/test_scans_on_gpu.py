@@ -12,7 +12,6 @@ import pytest
 
 import kdsl as kd
 from examples import recurrences
-from kdsl.codegen.cuda import folds
 from kdsl.ir.interpreter import interpret
 from kdsl.testing import gpu_code
 from kdsl.transforms.differentiate import vjp
@@ -131,7 +130,7 @@ def test_named_sizes_through_memory(t, b, h):
 
 def test_folds_that_share_their_scratch_memory(monkeypatch):
     """As if the arrays of a kernel's folds had taken all that there is: one value at a time, between barriers."""
-    monkeypatch.setattr(folds, "MOST_SCRATCH", 0)
+    monkeypatch.setattr("kdsl.codegen.cuda.folds.MOST_SCRATCH", 0)
     check(several_folds, normal(3, 5, 43), normal(43))
     check(lambda x: kd.scan(lambda c, v: (kd.cumulative_sum(c) * 0.5 + v, c), kd.zeros(300), x), normal(3, 300))
 
