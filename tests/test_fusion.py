@@ -275,10 +275,19 @@ def test_windows_are_maps(name):
     forward, backward = kernel.explain(*arrays), kernel.vjp.explain(*arrays, *cotangents(kernel, arrays))
     says(forward, 1)
     says(backward, 2)
-    stored = [v for v in (*forward.stored_intermediates, *backward.stored_intermediates) if not v.startswith("parts")]
-    dear = ["f32[3, 20, 24]"] if function is taps else []  # dy times sigmoid's slope, which every tap would work out again
-    assert [v.split(": ")[-1] for v in stored] == dear, str(backward)
     kernel.verify(*arrays)
+
+
+TAPS = pytest.mark.xfail(strict=True, reason="dy times the slope is stored once, where every tap would work it out again")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=TAPS) if WINDOWS[n][0] is taps else n for n in WINDOWS])
+def test_windows_store_nothing(name):
+    function, arrays = WINDOWS[name]
+    kernel = kd.kernel(function)
+    forward, backward = kernel.explain(*arrays), kernel.vjp.explain(*arrays, *cotangents(kernel, arrays))
+    stored = [v for v in (*forward.stored_intermediates, *backward.stored_intermediates) if not v.startswith("parts")]
+    assert not stored, str(backward)
 
 
 # --- side by side -------------------------------------------------------------------------------------------------------------

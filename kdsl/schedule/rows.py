@@ -48,7 +48,7 @@ class _Rows(RowFolds):
         if parts is body:
             return whole
         apart = kernel(p, parts, {"width": self.width})
-        return apart if holds(apart) else whole
+        return apart if not apart.sizes or holds(apart) else whole  # bounds of named sizes may be beyond what can be proved
 
     def grid(self) -> list[ir.Parallel]:
         """Emit what one block does; the parallel loops around it."""

@@ -187,9 +187,7 @@ class ScanNest:
     def chunks(self) -> list[ir.Name]:
         """Chunk by chunk from the last one: the states of a chunk, then its steps."""
         p, t = self.p, self.t
-        nears = {
-            c.before: ir.Near(t.name("states"), c.before.dtype.compute, (p.every, *self.shape(c.before))) for c in p.replayed
-        }
+        nears = {c.before: self.near_states(c.before) for c in p.replayed}
         for near in nears.values():
             t.emit(near)
         starts = self.starts(p.carries)
@@ -201,11 +199,11 @@ class ScanNest:
 
         def keep(states: Sequence[ir.Name]) -> None:
             for c, state in zip(p.replayed, states, strict=True):
-                t.emit(ir.Put(nears[c.before], (self.now(self.replay) - first, size("#0"), size("#1")), state))
+                t.emit(ir.Put(nears[c.before], self.lies(self.now(self.replay) - first), state))
 
         def backwards(carries: Sequence[ir.Name]) -> None:
             for c in p.replayed:
-                view = ir.View(nears[c.before], (self.now(self.step) - first, size("#0"), size("#1")))
+                view = ir.View(nears[c.before], self.lies(self.now(self.step) - first))
                 t.ready[c.before] = self.known(t.let(ir.Load(view, self.shape(c.before)), c.before.name or "state"))
             self.one_step(carries)
 
@@ -215,3 +213,11 @@ class ScanNest:
         t.emit(ir.Stream(self.chunk, 0, ceildiv(p.length, p.every), 1, t.pop(), made, "backward"))
         self.register(names)
         return names
+
+    def near_states(self, v: Value) -> ir.Near:
+        """Memory for a carry at each step of a chunk."""
+        return ir.Near(self.t.name("states"), v.dtype.compute, (self.p.every, *self.shape(v)))
+
+    def lies(self, step: Extent) -> tuple[Extent, ...]:
+        """Where in it the carry of a step lies."""
+        return step, size("#0"), size("#1")

@@ -15,13 +15,12 @@ from typing import Union
 
 from kdsl.codegen.llvm.inner_loops import InnerLoops
 from kdsl.codegen.llvm.memory import Position
-from kdsl.codegen.llvm.tiles import Owner, Stored, memories
+from kdsl.codegen.llvm.tiles import MOST_VECTORS, Owner, Stored, memories
 from kdsl.codegen.llvm.writer import TYPES, Value
 from kdsl.ir import loops as ir
 from kdsl.ir.loops import Memory, Tile
 from kdsl.ir.sizes import Size, names_in
 
-MOST_VECTORS = 64
 Sink = Union[ir.Put, ir.Store]
 Reader = Union[ir.Let, ir.Put, ir.Store, ir.Carry]
 

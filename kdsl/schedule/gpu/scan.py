@@ -20,7 +20,7 @@ import kdsl.dtypes as dt
 from kdsl.ir import loops as ir
 from kdsl.ir.frame import Carried, ScanPlan, flat
 from kdsl.ir.ops import Op
-from kdsl.ir.sizes import Extent, ceildiv, floordiv, minimum, modulo, size
+from kdsl.ir.sizes import Extent, floordiv, minimum, modulo, size
 from kdsl.ir.tensor import Equation, Value
 from kdsl.schedule.gpu.limits import first_that_fits
 from kdsl.schedule.gpu.nest import power_above
@@ -291,37 +291,13 @@ class GpuScan(ScanNest):
         side.emit(ir.Store(view, spread_to(tile, side.shape_of(view) or (1, 1)), None))
 
     # --- from checkpoints -------------------------------------------------------------------------------------------------
-    def chunks(self) -> list[ir.Name]:
-        """Chunk by chunk from the last one: its states into near memory, rows side by side, then its steps."""
-        p, t = self.p, self.t
-        states = {}
-        for c in p.replayed:
-            rows, width = self.shape(c.before)
-            states[c.before] = ir.Near(t.name("states"), c.before.dtype.compute, (p.every, width, rows))
-            t.emit(states[c.before])
-        starts = self.starts(p.carries)
-        names = [ir.Name(t.name("chunked"), s.shape, s.dtype) for s in starts]
-        t.push(self.chunk, *(n.name for n in names))
-        first = size(self.chunk) * p.every
-        whole = isinstance(p.length, int) and p.length % p.every == 0
-        last = first + p.every if whole else minimum(first + p.every, p.length)
+    def near_states(self, v: Value) -> ir.Near:
+        """Rows side by side: the lanes of a warp share them."""
+        rows, width = self.shape(v)
+        return ir.Near(self.t.name("states"), v.dtype.compute, (self.p.every, width, rows))
 
-        def keep(now: Sequence[ir.Name]) -> None:
-            for c, state in zip(p.replayed, now, strict=True):
-                t.emit(ir.Put(states[c.before], (size(self.replay) - first, size("#1"), size("#0")), state))
-
-        def backwards(carries: Sequence[ir.Name]) -> None:
-            for c in p.replayed:
-                view = ir.View(states[c.before], (size(self.step) - first, size("#1"), size("#0")))
-                t.ready[c.before] = self.known(t.let(ir.Load(view, self.shape(c.before)), c.before.name or "state"))
-            self.one_step(carries)
-
-        self.run(p.replayed, self.starts(p.replayed), self.replay, first, last, keep)
-        after = self.run(p.carries, names, self.step, first, last, backwards)
-        made = tuple(ir.Carry(n.name, s, a) for n, s, a in zip(names, starts, after, strict=True))
-        t.emit(ir.Stream(self.chunk, 0, ceildiv(p.length, p.every), 1, t.pop(), made, "backward"))
-        self.register(names)
-        return names
+    def lies(self, step: Extent) -> tuple[Extent, ...]:
+        return step, size("#1"), size("#0")
 
 
 def _each(parts: Sequence[int]) -> list[tuple[int, ...]]:
