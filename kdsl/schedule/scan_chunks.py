@@ -172,7 +172,7 @@ class ScanChunks(RowsNest):
         p, t = self.p, self.t
         t.push(self.step)
         befores = self.kept_near() | {c.before: (nears[c.after], self.tile) for c in p.carries}
-        self.one_walk([*self.given(), *self.puts(p.carries, nears, lambda near: self.tile)], befores)
+        self.one_walk([*self.given(), *self.puts(nears)], befores)
         body = t.pop()
         ahead = rows_ahead(body, self.step, True)
         t.emit(ir.Stream(self.step, self.first, last, 1, (*ahead, *body), (), "backward"))

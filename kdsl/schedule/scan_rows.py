@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
 from kdsl.ir import loops as ir
-from kdsl.ir.frame import Carried, ScanPlan, flat
+from kdsl.ir.frame import ScanPlan, flat
 from kdsl.ir.ops import REDUCTIONS, Op
 from kdsl.ir.rules import identity
 from kdsl.ir.sizes import Extent, ceildiv, minimum, names_in, size, split
@@ -209,13 +209,13 @@ class RowsNest(ScanNest):
 
         return [sink(result, y, axis) for result, (y, axis) in self.p.ys.items()]
 
-    def puts(self, carries: Iterable[Carried], nears: dict[Value, ir.Near], place: Callable[[ir.Near], Extent]) -> list[Sink]:
-        """What carries are next, into near memory."""
+    def puts(self, nears: dict[Value, ir.Near]) -> list[Sink]:
+        """What the carries of this tile are next, into near memory."""
 
-        def sink(c: Carried) -> Sink:
-            return Sink(c.after, lambda: self.put(nears[c.after], place(nears[c.after]), self.now_tile(c.after)))
+        def sink(v: Value, near: ir.Near) -> Sink:
+            return Sink(v, lambda: self.put(near, self.tile, self.now_tile(v)))
 
-        return [sink(c) for c in carries]
+        return [sink(c.after, nears[c.after]) for c in self.p.carries]
 
     def now_tile(self, v: Value) -> ir.Tile:
         return self.t.here(self.t.tile(v, self.t.plain(v)))

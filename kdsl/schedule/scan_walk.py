@@ -30,13 +30,13 @@ class ScanWalk(RowsNest):
         t.push(self.step)
         self.keep_checkpoints(nears, lane)
         self.walk_tiles(lane)
-        sinks = [*self.given(), *self.puts(p.carries, nears, lambda near: self.tile)]
+        sinks = [*self.given(), *self.puts(nears)]
         self.one_walk(sinks, {c.before: (nears[c.after], self.tile) for c in p.carries})
         (tile,) = names_in(self.tile)
         self.close_tiles(lane)
         body = t.pop()
-        ahead = rows_ahead(body[-1].body, self.step, p.backward)  # type: ignore[union-attr]
-        t.emit(ir.Stream(self.step, 0, p.length, 1, (*(self.whole_row(a, tile) for a in ahead), *body), (), self.order))
+        ahead = rows_ahead(body[-1].body, self.step, False)  # type: ignore[union-attr]
+        t.emit(ir.Stream(self.step, 0, p.length, 1, (*(self.whole_row(a, tile) for a in ahead), *body), (), "forward"))
         self.walk_tiles(lane)
         for result, i in p.last.items():
             self.store(result, t.own(p.carries[i].after), self.at(nears[p.carries[i].after], self.tile))
@@ -47,10 +47,6 @@ class ScanWalk(RowsNest):
         view, (rows, lanes) = ahead.view, ahead.shape or (1, 1)
         index = tuple(substitute(i, {tile: 0}) for i in view.index)
         return ir.Prefetch(ir.View(view.memory, index), (rows, lanes if lanes == 1 else self.lane_step))
-
-    @property
-    def order(self) -> str:
-        return "backward" if self.p.backward else "forward"
 
     def keep_checkpoints(self, nears: dict[Value, ir.Near], lane: Extent) -> None:
         """Store the carries where a checkpoint is due."""
